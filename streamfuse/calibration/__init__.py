@@ -1,0 +1,1 @@
+"""Rig geometry: how infrared pixels map to visible ones before any registrar looks."""

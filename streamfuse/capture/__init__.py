@@ -1,0 +1,15 @@
+"""Sources, and what turns their raw pictures into stamped, conditioned frames."""
+
+from streamfuse.registry import Registry
+
+SOURCES = Registry(
+    "source",
+    {
+        "file": "streamfuse.capture.video_file:VideoFileSource",
+        "images": "streamfuse.capture.image_folder:ImageFolderSource",
+        "network": "streamfuse.capture.network:NetworkSource",
+        "v4l2": "streamfuse.capture.v4l2:V4l2Source",
+        "synthetic": "streamfuse.capture.synthetic:SyntheticSource",
+        "python": "streamfuse.capture.python:PythonSource",
+    },
+)

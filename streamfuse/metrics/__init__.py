@@ -1,0 +1,1 @@
+"""Image quality, registration and temporal metrics: pure functions on arrays."""

@@ -1,0 +1,1 @@
+"""Blocks shared by the networks, checkpoint loading and the bundled weights."""

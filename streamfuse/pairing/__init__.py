@@ -1,0 +1,1 @@
+"""Which infrared frame belongs to which visible frame, and when."""

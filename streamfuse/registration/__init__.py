@@ -1,0 +1,12 @@
+"""Registrars: where does the infrared picture lie on the visible one."""
+
+from streamfuse.registry import Registry
+
+REGISTRARS = Registry(
+    "registrar",
+    {
+        "none": "streamfuse.registration.none:NoneRegistrar",
+        "ecc": "streamfuse.registration.ecc:EccRegistrar",
+        "blocks": "streamfuse.registration.blocks:BlocksRegistrar",
+    },
+)

@@ -1,0 +1,14 @@
+"""Sinks: where fused frames go."""
+
+from streamfuse.registry import Registry
+
+SINKS = Registry(
+    "sink",
+    {
+        "file": "streamfuse.sinks.video_file:VideoFileSink",
+        "images": "streamfuse.sinks.image_folder:ImageFolderSink",
+        "screen": "streamfuse.sinks.screen:ScreenSink",
+        "zmq": "streamfuse.sinks.zmq:ZmqSink",
+        "python": "streamfuse.sinks.python:PythonSink",
+    },
+)

@@ -1,0 +1,1 @@
+"""A procedural street, filmed by two imperfect cameras, with the truth known."""
