@@ -1,0 +1,29 @@
+"""Options of the matcher."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from streamfuse.registry import Options
+
+
+class PairingOptions(Options):
+    """Which frames belong together. Every null is learnt from the streams while they run."""
+
+    driver: Literal["ir", "vis", "auto"] = Field(
+        "auto",
+        description="ir: one result per infrared frame, each visible frame used once; "
+        "vis: one result per visible frame, infrared frames reused; auto: what the outputs ask for",
+    )
+    window_ms: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="largest time between partners; null: 0.55 periods of the faster stream + residual"
+    )
+    deadline_ms: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="live: longest wait for a partner after arrival; null: learnt from the delays"
+    )
+    hold_max_ms: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="vis-driven: oldest infrared frame reused; null: 1.6 periods of the slower stream"
+    )
+    offset_ms: float | None = Field(
+        None, description="positive: the same event is later in the visible; null: no offset"
+    )
