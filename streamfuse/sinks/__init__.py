@@ -10,5 +10,7 @@ SINKS = Registry(
         "screen": "streamfuse.sinks.screen:ScreenSink",
         "zmq": "streamfuse.sinks.zmq:ZmqSink",
         "python": "streamfuse.sinks.python:PythonSink",
+        "frame-log": "streamfuse.sinks.frame_log:FrameLogSink",
+        "pairing-table": "streamfuse.sinks.pairing_table:PairingTableSink",
     },
 )

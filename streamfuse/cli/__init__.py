@@ -1,0 +1,62 @@
+"""The `streamfuse` command: one file per subcommand, each parses, calls one function and prints."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from streamfuse import __version__
+from streamfuse.errors import StreamfuseError
+
+COMMANDS = (
+    "demo",
+    "fuse",
+    "run",
+    "probe",
+    "devices",
+    "synth",
+    "calibrate",
+    "eval",
+    "model",
+    "weights",
+    "train",
+    "config",
+    "doctor",
+)
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands and options. Imports nothing heavy."""
+    parser = argparse.ArgumentParser(
+        prog="streamfuse",
+        description="Real-time fusion of unsynchronised infrared and visible video.",
+    )
+    parser.add_argument("--version", action="version", version=f"streamfuse {__version__}")
+    parser.add_argument("-v", "--verbose", action="store_true", help="log what happens inside, to stderr")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        import_module(f"streamfuse.cli.{name}").add_parser(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit code: 0 done, 1 some work failed, 2 bad input."""
+    args = build_parser().parse_args(argv)
+    logging.basicConfig(
+        level=logging.INFO if args.verbose else logging.WARNING,
+        format="%(levelname)s %(name)s: %(message)s" if args.verbose else "%(levelname)s: %(message)s",
+    )
+    try:
+        return int(args.run(args) or 0)
+    except StreamfuseError as error:
+        print(f"streamfuse {args.command}: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        return EXIT_FAILED

@@ -1,0 +1,145 @@
+"""What the commands that run a pipeline print, and how they answer Ctrl-C."""
+
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from streamfuse.clock import NS_PER_S, RealClock
+from streamfuse.config import DEFAULT_FUSER, DEFAULT_REGISTRAR
+from streamfuse.errors import SinkError
+from streamfuse.frame import FusedFrame
+from streamfuse.pipeline import Pipeline
+from streamfuse.pipeline.statistics import Report
+
+STATUS_PERIOD_NS = NS_PER_S
+SLOW_RUN_S = 300
+"""A run longer than this is announced as slow."""
+
+
+@contextmanager
+def finish_on_interrupt(pipeline: Pipeline) -> Iterator[None]:
+    """First Ctrl-C or SIGTERM: drain and close. Second: stop now."""
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        if pipeline.stopping:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        print("\nfinishing what is under way; again to stop at once", file=sys.stderr)
+        pipeline.stop()
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def status_line(pipeline: Pipeline, *, as_json: bool, duration_s: float | None = None) -> Iterator[None]:
+    """Tell once a second how the run goes: on one line of a terminal, or as JSON lines on stdout.
+
+    A thread of its own does it, so that it also tells, and ends the run after `duration_s`, when no frame comes.
+    """
+    clock = RealClock()
+    done = threading.Event()
+    started = clock.now_ns()
+    on_terminal = sys.stderr.isatty() and not as_json
+
+    def tell() -> None:
+        while not clock.sleep_ns(STATUS_PERIOD_NS, done):
+            if duration_s is not None and clock.now_ns() - started >= duration_s * NS_PER_S:
+                pipeline.stop()
+            if as_json:
+                print(json.dumps({"wall_ns": clock.wall_ns(), **asdict(pipeline.report())}), flush=True)
+            elif on_terminal:
+                line = f"\r{describe(pipeline.report())}\x1b[K"
+                print(line, end="", file=sys.stderr, flush=True)
+
+    teller = threading.Thread(target=tell, name="streamfuse-status", daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        done.set()
+        teller.join()
+        if on_terminal:
+            print(file=sys.stderr)
+
+
+def describe(report: Report) -> str:
+    """One line: how many, how fast, how late, what was lost."""
+    lost = sum(sum(causes.values()) for causes in report.dropped.values())
+    latency = next((v for k, v in report.latency_ms.items() if k.startswith("capture_to_sink")), None)
+    late = f"  latency {latency['p50']:.0f} ms (p99 {latency['p99']:.0f})" if latency else ""
+    status = " ".join(f"{name} {count}" for name, count in sorted(report.status.items()))
+    return f"{report.frames_out} frames  {report.fps:.1f} fps{late}  {status}  held {report.held}  dropped {lost}"
+
+
+def print_report(report: Report, *, as_json: bool = False) -> None:
+    """The final counts, as text or as one JSON line."""
+    if as_json:
+        print(json.dumps({"final": True, **asdict(report)}), flush=True)
+        return
+    rows = report.frames_in, report.frames_used, report.dropped
+    for stream, name in (("ir", "infrared"), ("vis", "visible")):
+        frames_in, used, dropped = (row[stream] for row in rows)
+        causes = ", ".join(f"{count} {cause}" for cause, count in sorted(dropped.items())) or "none"  # type: ignore[union-attr]
+        print(f"{name:>9}: {frames_in} in, {used} used, dropped: {causes}")
+    print(f"    fused: {report.frames_out} out, {report.fps:.1f} fps, {report.held} on held infrared")
+    status = ", ".join(f"{name} {count}" for name, count in sorted(report.status.items()))
+    print(f"   status: {status or 'no frames'}; warm {report.warm}")
+    print(f"    |dt| : p50 {report.dt_ms['p50']:.1f} ms, p95 {report.dt_ms['p95']:.1f} ms")
+    for stage, figures in report.latency_ms.items():
+        print(
+            f"  {stage}: p50 {figures['p50']:.1f} ms, p95 {figures['p95']:.1f} ms, p99 {figures['p99']:.1f} ms"
+        )
+    for note in report.notes:
+        print(f"     note: {note}")
+
+
+def write_report(report: Report, path: str | Path) -> None:
+    """The counts as a JSON file. Raises SinkError when it cannot be written."""
+    try:
+        Path(path).write_text(json.dumps(asdict(report), indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise SinkError(f"{path}: the report cannot be written: {error.strerror}") from error
+
+
+def frame_progress(pipeline: Pipeline, *, each: Callable[[FusedFrame], None] | None = None) -> None:
+    """Run an offline pipeline under a progress bar with the time left.
+
+    A run that will take long says so after its first frame, and names the fast choice.
+    """
+    columns = TextColumn("fusing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, disable=not sys.stderr.isatty(), transient=True) as progress:
+        bar = progress.add_task("fusing", total=None)
+        for frame in pipeline:
+            if frame.seq == 0:
+                total = pipeline.infos["vis"].frame_count
+                progress.update(bar, total=total)
+                if advice := slow_advice(frame, total):
+                    progress.console.print(advice, highlight=False, markup=False)
+            progress.advance(bar)
+            if each is not None:
+                each(frame)
+
+
+def slow_advice(frame: FusedFrame, total: int | None) -> str:
+    """What to say when this run will take longer than a coffee; empty otherwise."""
+    seconds = frame.latencies_ns["register_and_fuse"] / NS_PER_S
+    if total is None or seconds * total < SLOW_RUN_S:
+        return ""
+    return (
+        f"about {seconds * total / 60:.0f} minutes for {total} frames at {seconds:.1f} s a frame; the fast choice is "
+        f"--set registration.model={DEFAULT_REGISTRAR} --set fusion.model={DEFAULT_FUSER}"
+    )

@@ -1,0 +1,142 @@
+"""`streamfuse fuse`: clips, folders of clips or pictures, offline."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def add_parser(subparsers: Any) -> None:
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "fuse",
+        help="fuse recorded clips or pictures",
+        description="IR and VIS are each a video file or a folder of pictures (OUT is a file), or both are "
+        "folders of same-named clips (OUT is a folder). One argument: the root of a data set with "
+        "infrared/ + visible/ or ir/ + vis/. What is finished is not done again.",
+    )
+    parser.add_argument("ir", metavar="IR")
+    parser.add_argument("vis", metavar="VIS", nargs="?")
+    parser.add_argument("-o", "--out", required=True, metavar="OUT", help="file (.mkv, .mp4) or folder")
+    parser.add_argument("--set", dest="overrides", metavar="A.B=VALUE", action="append", default=[])
+    parser.add_argument("--calibration", metavar="FILE", help="rig calibration (see `streamfuse calibrate`)")
+    parser.add_argument(
+        "--weights", metavar="FILE", help="weights of a learned registration and fusion model"
+    )
+    parser.add_argument("--start", type=float, metavar="SECONDS")
+    parser.add_argument("--end", type=float, metavar="SECONDS")
+    parser.add_argument("--independent", action="store_true", help="folders of pictures: no temporal state")
+    parser.add_argument(
+        "--ir-move", action="store_true", help="data set root: take ir_move/, the deformed set"
+    )
+    parser.add_argument("--save-registered", metavar="PATH", help="also write the registered infrared")
+    parser.add_argument("--pairing-table", metavar="CSV", help="which frames were paired")
+    parser.add_argument("--frame-log", metavar="JSONL", help="one line a frame: stamps, status, latencies")
+    parser.add_argument("--report", metavar="FILE", help="write the final counts as JSON")
+    parser.add_argument("--container", choices=("mkv", "mp4"), default="mkv", help="of the clips of a folder")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="clips of a folder at a time")
+    parser.add_argument("--shard", default="1/1", metavar="I/N", help="only every N-th clip of a folder")
+    parser.add_argument("--overwrite", action="store_true", help="do finished clips of a folder again")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from streamfuse.config import apply_override
+    from streamfuse.inputs import find_inputs
+
+    inputs = find_inputs(args.ir, args.vis, moving=args.ir_move, independent=args.independent)
+    settings: dict[str, Any] = {}
+    if args.calibration:
+        settings["calibration"] = args.calibration
+    if args.independent:
+        settings["worker"] = {"temporal": False}
+    for override in args.overrides:
+        apply_override(settings, override)
+    if args.weights:
+        for section in ("registration", "fusion"):
+            settings.setdefault(section, {})["weights"] = args.weights
+    if inputs.single:
+        return _fuse_one(args, inputs.jobs[0], settings)
+    return _fuse_many(args, inputs, settings)
+
+
+def _fuse_one(args: argparse.Namespace, job: Any, settings: dict[str, Any]) -> int:
+    from streamfuse.batch import clip_config
+    from streamfuse.cli._progress import (
+        finish_on_interrupt,
+        frame_progress,
+        print_report,
+        write_report,
+    )
+    from streamfuse.pipeline import Pipeline
+
+    tree = clip_config(job, settings, start_s=args.start, end_s=args.end)
+    tree["sinks"].append(_output(args.out, picture="fused"))
+    if args.save_registered:
+        tree["sinks"].append(_output(args.save_registered, picture="registered_ir"))
+    if args.pairing_table:
+        tree["sinks"].append({"kind": "pairing-table", "path": args.pairing_table})
+    if args.frame_log:
+        tree["sinks"].append({"kind": "frame-log", "path": args.frame_log})
+    pipeline = Pipeline.from_config(tree)
+    with finish_on_interrupt(pipeline):
+        frame_progress(pipeline)
+    report = pipeline.report()
+    print_report(report)
+    if args.report:
+        write_report(report, args.report)
+    print(f"  written: {args.out}")
+    return 1 if pipeline.failed_sinks else 0
+
+
+def _output(path: str, *, picture: str) -> dict[str, Any]:
+    kind = "file" if Path(path).suffix else "images"
+    return {"kind": kind, "path": path, "picture": picture}
+
+
+def _fuse_many(args: argparse.Namespace, inputs: Any, settings: dict[str, Any]) -> int:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from streamfuse.batch import parse_shard, plan, run_batch
+    from streamfuse.errors import ConfigError, SinkError
+
+    for name in ("save_registered", "pairing_table", "frame_log", "report"):
+        if getattr(args, name):
+            raise ConfigError(
+                f"--{name.replace('_', '-')} is for one pair of clips, not for a folder of them"
+            )
+    if args.jobs < 1:
+        raise ConfigError(f"--jobs {args.jobs}: must be 1 or more")
+    out = Path(args.out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SinkError(f"{out}: the output folder cannot be made: {error.strerror}") from error
+    tasks, done = plan(
+        inputs,
+        out,
+        settings,
+        container=args.container,
+        shard=parse_shard(args.shard),
+        overwrite=args.overwrite,
+        start_s=args.start,
+        end_s=args.end,
+    )
+    if done:
+        print(f"{done} finished before, {len(tasks)} to do")
+    failed = []
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, disable=not sys.stderr.isatty(), transient=True) as progress:
+        bar = progress.add_task("fusing", total=len(tasks))
+        for outcome in run_batch(tasks, jobs=args.jobs):
+            progress.advance(bar)
+            if outcome.error:
+                failed.append(outcome)
+                progress.console.print(
+                    f"{outcome.name}: FAILED: {outcome.error}", highlight=False, markup=False
+                )
+            else:
+                speed = f" at {outcome.fps:.1f} fps" if outcome.fps else ""
+                text = f"{outcome.name}: {outcome.frames} frames{speed}"
+                progress.console.print(text, highlight=False, markup=False)
+    print(f"{len(tasks) - len(failed)} done, {done} finished before, {len(failed)} failed; in {out}")
+    return 1 if failed else 0

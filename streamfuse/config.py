@@ -1,0 +1,320 @@
+"""The YAML file that describes a run, as typed models.
+
+Sections: `sources.ir`, `sources.vis` (a `kind` and that kind's options), `calibration`, `pairing`,
+`registration` and `fusion` (a `model` and its options), `worker`, `pipeline`, and `sinks`, a list (a
+`kind` and its options). The options of a kind live with the class they configure; this module finds
+them through the registries, so a third party's kind is validated like a built-in. Relative paths mean
+the working directory.
+"""
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import Field, ValidationError
+
+from streamfuse.capture import SOURCES
+from streamfuse.errors import ConfigError
+from streamfuse.fusion import FUSERS
+from streamfuse.pairing.options import PairingOptions
+from streamfuse.registration import REGISTRARS
+from streamfuse.registry import Options, Registry
+from streamfuse.sinks import SINKS
+
+DEFAULT_REGISTRAR = "blocks"
+DEFAULT_FUSER = "laplacian"
+
+
+class WorkerOptions(Options):
+    """Where registration and fusion run."""
+
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = Field(
+        "auto", description="auto: the first CUDA device when there is one, else the CPU"
+    )
+    temporal: bool = Field(True, description="false: every pair stands alone, no state is carried over")
+    hold_s: Annotated[float, Field(ge=0)] = Field(
+        1.0, description="how long the last good field stands in when a frame gives none to be trusted"
+    )
+    min_confidence: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.2, description="a field below this confidence is not used"
+    )
+
+
+class PipelineOptions(Options):
+    """How the run is driven."""
+
+    mode: Literal["auto", "live", "offline"] = Field(
+        "auto", description="auto: live when both sources are live; offline never drops a frame"
+    )
+    latency_budget_ms: Annotated[float, Field(gt=0)] = Field(
+        250.0, description="live: a pair older than this from capture is dropped when a newer one waits"
+    )
+    sink_queue: Annotated[int, Field(ge=1, le=1024)] = Field(
+        8, description="frames that may wait for each sink"
+    )
+    ring: Annotated[int, Field(ge=2, le=1024)] = Field(
+        16, description="live: frames that may wait between each camera and the pairer"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """A kind and its validated options."""
+
+    kind: str
+    options: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """A whole run, validated."""
+
+    ir: Component
+    vis: Component
+    registration: Component
+    fusion: Component
+    calibration: Path | None = None
+    pairing: PairingOptions = PairingOptions()
+    worker: WorkerOptions = WorkerOptions()
+    pipeline: PipelineOptions = PipelineOptions()
+    sinks: tuple[Component, ...] = ()
+
+
+_PLAIN_SECTIONS: dict[str, type[Options]] = {
+    "pairing": PairingOptions,
+    "worker": WorkerOptions,
+    "pipeline": PipelineOptions,
+}
+_SECTIONS = ("sources", "calibration", "pairing", "registration", "fusion", "worker", "pipeline", "sinks")
+
+
+def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
+    """Read and validate a YAML file.
+
+    Args:
+        path: the file.
+        overrides: `a.b=value` each, applied before validation; values are YAML, list items go by number.
+
+    Raises:
+        ConfigError: one line for each mistake, naming file, key, value and what would be right.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: must hold sections such as 'sources:' and 'sinks:', got {data!r:.40}")
+    for override in overrides:
+        apply_override(data, override)
+    return parse_config(data, origin=str(path))
+
+
+def apply_override(data: dict[str, Any], override: str) -> None:
+    """Set one value of a configuration tree in place: `registration.model=ecc`, `sinks.0.path=a.mkv`."""
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"--set {override}: must read a.b=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: the value is not valid YAML: {error}") from error
+    *parents, last = key.split(".")
+    node: Any = data
+    for name in parents:
+        node = _child(node, name, override)
+    if isinstance(node, list):
+        node[_index(node, last, override)] = value
+    elif isinstance(node, dict):
+        node[last] = value
+    else:
+        raise ConfigError(f"--set {override}: {'.'.join(parents)} holds {node!r:.40}, not a section")
+
+
+def _child(node: Any, name: str, override: str) -> Any:
+    if isinstance(node, list):
+        return node[_index(node, name, override)]
+    if isinstance(node, dict):
+        if node.get(name) is None:
+            node[name] = {}
+        return node[name]
+    raise ConfigError(f"--set {override}: {name!r} would be inside a plain value")
+
+
+def _index(node: list[Any], name: str, override: str) -> int:
+    if not name.isdigit() or int(name) >= len(node):
+        raise ConfigError(f"--set {override}: {name!r} is not one of the items 0..{len(node) - 1}")
+    return int(name)
+
+
+def parse_config(data: Mapping[str, Any], *, origin: str = "configuration") -> Config:
+    """Validate a configuration tree. Raises ConfigError listing every mistake, each led by `origin`."""
+    errors: list[str] = []
+    for key in data:
+        if key not in _SECTIONS:
+            errors.append(f"{key}: unknown section{_did_you_mean(str(key), _SECTIONS)}")
+    parts: dict[str, Any] = {}
+    sources = data.get("sources")
+    if not isinstance(sources, Mapping):
+        errors.append("sources: missing; it must hold 'ir' and 'vis', each with a 'kind'")
+    else:
+        for stream in sources:
+            if stream not in ("ir", "vis"):
+                errors.append(f"sources.{stream}: unknown stream{_did_you_mean(str(stream), ('ir', 'vis'))}")
+        for stream in ("ir", "vis"):
+            parts[stream] = _component(SOURCES, sources.get(stream), f"sources.{stream}", "kind", errors)
+    parts["registration"] = _component(
+        REGISTRARS, data.get("registration"), "registration", "model", errors, DEFAULT_REGISTRAR
+    )
+    parts["fusion"] = _component(FUSERS, data.get("fusion"), "fusion", "model", errors, DEFAULT_FUSER)
+    for section, model in _PLAIN_SECTIONS.items():
+        parts[section] = _options(model, data.get(section), section, errors)
+    calibration = data.get("calibration")
+    if calibration is not None and not isinstance(calibration, str | Path):
+        errors.append(f"calibration: must be the path of a calibration file, got {calibration!r:.40}")
+    parts["calibration"] = None if calibration is None else Path(str(calibration))
+    sinks = data.get("sinks") or []
+    if not isinstance(sinks, Sequence) or isinstance(sinks, str):
+        errors.append("sinks: must be a list, each item with a 'kind'")
+    else:
+        parts["sinks"] = tuple(
+            _component(SINKS, sink, f"sinks.{i}", "kind", errors) for i, sink in enumerate(sinks)
+        )
+    if errors:
+        raise ConfigError("\n".join(f"{origin}: {error}" for error in errors))
+    return Config(**parts)
+
+
+def _component(
+    registry: Registry, data: Any, key: str, selector: str, errors: list[str], default: str | None = None
+) -> Component | None:
+    if data is None and default is not None:
+        data = {}
+    if isinstance(data, Component):
+        return data
+    if not isinstance(data, Mapping):
+        known = ", ".join(registry.names())
+        got = "it is missing" if data is None else f"got {data!r:.40}"
+        errors.append(f"{key}: must be a section with a {selector!r} (one of {known}); {got}")
+        return None
+    kind = data.get(selector, default)
+    if not isinstance(kind, str):
+        errors.append(f"{key}.{selector}: missing, one of {', '.join(registry.names())}")
+        return None
+    try:
+        component_class = registry.load(kind)
+    except ConfigError as error:
+        errors.append(f"{key}.{selector}: {error}")
+        return None
+    rest = {name: value for name, value in data.items() if name != selector}
+    options = _options(component_class.Options, rest, key, errors)
+    return None if options is None else Component(kind, options)
+
+
+def _options(model: type[Options], data: Any, key: str, errors: list[str]) -> Options | None:
+    try:
+        return model.model_validate({} if data is None else data)
+    except ValidationError as error:
+        errors.extend(describe_validation_error(error, model, key))
+        return None
+
+
+def describe_validation_error(error: ValidationError, model: type[Options], prefix: str) -> Iterator[str]:
+    """One line for each mistake pydantic found: full key, what is wrong, the value, near names."""
+    for item in error.errors():
+        location = [
+            str(part) for part in item["loc"] if not str(part).startswith(("function-", "constrained-"))
+        ]
+        key = ".".join([prefix, *location])
+        if item["type"] == "extra_forbidden":
+            names = _field_names(model, location[:-1])
+            yield f"{key}: unknown option{_did_you_mean(location[-1], names)} (known: {', '.join(names)})"
+        elif item["type"] == "missing":
+            yield f"{key}: missing"
+        else:
+            yield f"{key}: {item['msg']}, got {item['input']!r:.60}"
+
+
+def _field_names(model: type[Options], location: Sequence[str]) -> list[str]:
+    for name in location:
+        field = model.model_fields.get(name)
+        if field is None:
+            break
+        candidates = [field.annotation, *get_args(field.annotation)]
+        nested = [c for c in candidates if isinstance(c, type) and issubclass(c, Options)]
+        if not nested:
+            break
+        model = nested[0]
+    return sorted(model.model_fields)
+
+
+def _did_you_mean(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def dump_config(config: Config) -> dict[str, Any]:
+    """The full effective configuration as plain values: what `load_config` would read back."""
+
+    def dump(component: Component, selector: str) -> dict[str, Any]:
+        return {selector: component.kind, **component.options.model_dump(mode="json")}
+
+    return {
+        "sources": {"ir": dump(config.ir, "kind"), "vis": dump(config.vis, "kind")},
+        "calibration": None if config.calibration is None else str(config.calibration),
+        "pairing": config.pairing.model_dump(mode="json"),
+        "registration": dump(config.registration, "model"),
+        "fusion": dump(config.fusion, "model"),
+        "worker": config.worker.model_dump(mode="json"),
+        "pipeline": config.pipeline.model_dump(mode="json"),
+        "sinks": [dump(sink, "kind") for sink in config.sinks],
+    }
+
+
+def config_schema() -> dict[str, Any]:
+    """JSON Schema of the configuration file, with every installed kind."""
+    definitions: dict[str, Any] = {}
+
+    def one_of(registry: Registry, selector: str) -> dict[str, Any]:
+        choices = []
+        for kind in registry.names():
+            schema = registry.load(kind).Options.model_json_schema(ref_template="#/$defs/{model}")
+            definitions.update(schema.pop("$defs", {}))
+            schema["properties"] = {selector: {"const": kind}, **schema.get("properties", {})}
+            schema["required"] = [selector, *schema.get("required", [])]
+            choices.append(schema)
+        return {"oneOf": choices}
+
+    source = one_of(SOURCES, "kind")
+    properties: dict[str, Any] = {
+        "sources": {
+            "type": "object",
+            "properties": {"ir": source, "vis": source},
+            "required": ["ir", "vis"],
+            "additionalProperties": False,
+        },
+        "calibration": {"type": ["string", "null"]},
+        "registration": one_of(REGISTRARS, "model"),
+        "fusion": one_of(FUSERS, "model"),
+        "sinks": {"type": "array", "items": one_of(SINKS, "kind")},
+    }
+    for section, model in _PLAIN_SECTIONS.items():
+        schema = model.model_json_schema(ref_template="#/$defs/{model}")
+        definitions.update(schema.pop("$defs", {}))
+        properties[section] = schema
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "streamfuse configuration",
+        "type": "object",
+        "properties": properties,
+        "required": ["sources"],
+        "additionalProperties": False,
+        "$defs": definitions,
+    }

@@ -1,0 +1,5 @@
+"""The chain from two sources to any number of sinks, and what it counts on the way."""
+
+from streamfuse.pipeline.pipeline import Pipeline
+
+__all__ = ["Pipeline"]

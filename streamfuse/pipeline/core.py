@@ -1,0 +1,113 @@
+"""Pair, register, fuse: the pipeline without a thread.
+
+Offline runs, tests and replay drive it directly; a live run wraps it in threads. Frames go in with
+`feed`, fused frames come out of `step`.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from streamfuse.clock import Clock
+from streamfuse.frame import DropCause, Frame, FramePair, FusedFrame, Stream
+from streamfuse.pairing.matcher import Matcher
+from streamfuse.pipeline.statistics import Statistics
+from streamfuse.worker import Worker
+
+
+class FusionCore:
+    """The steppable heart of a run.
+
+    Args:
+        live: stamps are on the clock's own line, so ages can be told and old pairs dropped.
+        budget_ns: live: a pair older than this is dropped when a newer one waits.
+    """
+
+    def __init__(
+        self,
+        matcher: Matcher,
+        worker: Worker,
+        *,
+        live: bool,
+        budget_ns: int,
+        clock: Clock,
+        statistics: Statistics,
+    ) -> None:
+        self._matcher = matcher
+        self._worker = worker
+        self._live = live
+        self._budget_ns = budget_ns
+        self._clock = clock
+        self._statistics = statistics
+        self._seen_drops: dict[Stream, Counter[DropCause]] = {"ir": Counter(), "vis": Counter()}
+        self._seq = 0
+        self._last_ir_out: int | None = None
+        self._doubtful_ir: tuple[int, DropCause] | None = None
+
+    def feed(self, frame: Frame) -> None:
+        """Take in one frame of either stream; each stream in order."""
+        self._statistics.frame_in(frame.stream)
+        self._matcher.push(frame)
+
+    def end(self, stream: Stream) -> None:
+        """No more frames of this stream will come."""
+        self._matcher.end(stream)
+
+    def wants(self) -> Stream | None:
+        """Offline: the stream whose next frame is needed; None: all is decided."""
+        return self._matcher.wants()
+
+    def next_deadline_ns(self) -> int | None:
+        """When `step` can give something new although no frame came in."""
+        return self._matcher.next_deadline_ns()
+
+    def step(self) -> Iterator[FusedFrame]:
+        """Fuse every pair that is decided."""
+        while pairs := self._matcher.poll(self._clock.now_ns()):
+            self._count_drops()
+            for index, pair in enumerate(pairs):
+                if self._live and index + 1 < len(pairs) and self._too_old(pair):
+                    self._drop(pair, DropCause.LATE)
+                    continue
+                yield self._fuse(pair)
+        self._count_drops()
+
+    def finish(self) -> None:
+        """Account for all frames that will not be fused any more. Call once, when nothing more is stepped."""
+        for pair in self._matcher.flush():
+            self._drop(pair, DropCause.SHUTDOWN)
+        self._count_drops()
+        self._settle_doubtful_ir(None)
+
+    def _too_old(self, pair: FramePair) -> bool:
+        return self._clock.now_ns() - pair.t_capture > self._budget_ns
+
+    def _fuse(self, pair: FramePair) -> FusedFrame:
+        ir_seq = None if pair.ir is None else pair.ir.seq
+        self._settle_doubtful_ir(ir_seq)
+        if ir_seq is not None:
+            self._last_ir_out = ir_seq
+        frame = self._worker.process(pair, seq=self._seq, dropped=self._statistics.dropped_totals())
+        self._seq += 1
+        self._statistics.frame_out(frame, self._clock.now_ns())
+        return frame
+
+    def _drop(self, pair: FramePair, cause: DropCause) -> None:
+        self._statistics.drop("vis", cause)
+        ir_seq = None if pair.ir is None else pair.ir.seq
+        self._settle_doubtful_ir(ir_seq)
+        if ir_seq is not None and ir_seq != self._last_ir_out:
+            self._doubtful_ir = (ir_seq, cause)
+
+    def _settle_doubtful_ir(self, ir_seq: int | None) -> None:
+        """An infrared frame of a dropped pair is lost only when no later pair uses it as well."""
+        if self._doubtful_ir is not None and self._doubtful_ir[0] != ir_seq:
+            self._statistics.drop("ir", self._doubtful_ir[1])
+        self._doubtful_ir = None
+
+    def _count_drops(self) -> None:
+        for stream, causes in self._matcher.drops.items():
+            seen = self._seen_drops[stream]
+            for cause, count in causes.items():
+                if count > seen[cause]:
+                    self._statistics.drop(stream, cause, count - seen[cause])
+                    seen[cause] = count

@@ -1,0 +1,23 @@
+"""Two finite sources through the core, in the order of their stamps, dropping nothing."""
+
+from collections.abc import Iterator
+
+from streamfuse.capture.reader import FrameReader
+from streamfuse.frame import FusedFrame, Stream
+from streamfuse.pipeline.core import FusionCore
+
+
+def run_offline(core: FusionCore, readers: dict[Stream, FrameReader]) -> Iterator[FusedFrame]:
+    """Fuse two opened readers to their ends.
+
+    Each is read only as far as the matcher needs to decide, so neither clip is held in memory, however
+    different their rates are.
+    """
+    while (stream := core.wants()) is not None:
+        frame = readers[stream].read()
+        if frame is None:
+            core.end(stream)
+        else:
+            core.feed(frame)
+        yield from core.step()
+    yield from core.step()

@@ -1,0 +1,304 @@
+"""Builds the chain from a configuration, owns its threads, and shuts it down in order."""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from streamfuse.calibration.calibration import RigCalibration
+from streamfuse.calibration.sanity import looks_swapped
+from streamfuse.capture import SOURCES
+from streamfuse.capture.reader import FrameReader
+from streamfuse.capture.thread import CaptureThread
+from streamfuse.clock import NS_PER_MS, Clock, RealClock
+from streamfuse.config import Component, Config, load_config, parse_config
+from streamfuse.errors import ConfigError, SinkError
+from streamfuse.frame import STREAMS, DropCause, FusedFrame, SourceInfo, Stream
+from streamfuse.pairing.matcher import Matcher
+from streamfuse.pipeline.core import FusionCore
+from streamfuse.pipeline.live import LiveRunner
+from streamfuse.pipeline.offline import run_offline
+from streamfuse.pipeline.sink_runner import SinkRunner
+from streamfuse.pipeline.statistics import Report, Statistics
+from streamfuse.sinks import SINKS
+from streamfuse.worker import Worker
+
+log = logging.getLogger(__name__)
+
+OUTPUT_SLOTS = 4
+"""Live frames that may wait for the code iterating over the pipeline; older ones are dropped, counted."""
+PUMP_MS = 10
+"""How long a window may keep the main thread before the next frame is looked for."""
+
+
+class Pipeline:
+    """Two sources in, fused frames out, to the sinks and to whoever iterates.
+
+    ```python
+    with Pipeline.from_config("configs/live-rig.yaml") as pipeline:
+        for frame in pipeline:
+            print(frame)
+    ```
+
+    Iterating drives the run; `run()` iterates for you. Sinks that own a window are served on the thread that
+    iterates, all others on threads of their own. A pipeline runs once.
+    """
+
+    def __init__(self, config: Config, *, clock: Clock | None = None) -> None:
+        self._config = config
+        self._clock = clock or RealClock()
+        self.statistics = Statistics()
+        self.infos: dict[Stream, SourceInfo] = {}
+        self._readers: dict[Stream, FrameReader] = {
+            "ir": self._reader("ir", config.ir),
+            "vis": self._reader("vis", config.vis),
+        }
+        self.live = self._decide_live()
+        calibration = None if config.calibration is None else RigCalibration.load(config.calibration)
+        self._worker = Worker(
+            config.registration,
+            config.fusion,
+            calibration=calibration,
+            options=config.worker,
+            clock=self._clock,
+        )
+        self._runners: list[SinkRunner] = []
+        self._window_sinks: list[tuple[str, Any]] = []
+        self._make_sinks(config.sinks)
+        self._stop = threading.Event()
+        self._started = False
+
+    @classmethod
+    def from_config(
+        cls,
+        config: Config | Mapping[str, Any] | Path | str,
+        *,
+        ir: Iterable[Any] | Callable[[], Any] | None = None,
+        vis: Iterable[Any] | Callable[[], Any] | None = None,
+        sinks: Iterable[Callable[[FusedFrame], None]] = (),
+        clock: Clock | None = None,
+    ) -> Self:
+        """Build a pipeline.
+
+        Args:
+            config: a YAML file, the same as a mapping, or a validated `Config`.
+            ir, vis: any iterable or callable giving pictures, instead of the configured source.
+            sinks: callables that take each fused frame, beside the configured sinks.
+
+        Raises:
+            ConfigError: a mistake in the configuration. SourceError, SinkError, WeightsError: as they say.
+        """
+        if isinstance(config, Path | str):
+            config = load_config(config)
+        if not isinstance(config, Config):
+            tree: dict[str, Any] = dict(config)
+            streams = dict(tree.get("sources") or {})
+            for stream, frames in (("ir", ir), ("vis", vis)):
+                if frames is not None:
+                    streams[stream] = {"kind": "python", "frames": frames}
+            tree["sources"] = streams
+            tree["sinks"] = [*(tree.get("sinks") or []), *({"kind": "python", "call": s} for s in sinks)]
+            config = parse_config(tree)
+        elif ir is not None or vis is not None or list(sinks):
+            raise ConfigError("ir, vis and sinks go with a file or a mapping, not with a finished Config")
+        return cls(config, clock=clock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Ask the run to end: what is under way is finished and written. Any thread may call it."""
+        self._stop.set()
+
+    @property
+    def stopping(self) -> bool:
+        """True once `stop` was called."""
+        return self._stop.is_set()
+
+    @property
+    def failed_sinks(self) -> dict[str, SinkError]:
+        """The sinks that ended early, and why."""
+        return {runner.name: runner.error for runner in self._runners if runner.error is not None}
+
+    def report(self) -> Report:
+        """What was counted so far."""
+        return self.statistics.report()
+
+    def run(self) -> Report:
+        """Run to the end of the sources or until `stop`, then return the report."""
+        for _ in self:
+            pass
+        return self.report()
+
+    def __iter__(self) -> Iterator[FusedFrame]:
+        if self._started:
+            raise RuntimeError("a Pipeline runs once; make another one")
+        self._started = True
+        try:
+            self._open()
+            yield from self._run_live() if self.live else self._run_offline()
+        finally:
+            self._close()
+
+    def _reader(self, stream: Stream, component: Component) -> FrameReader:
+        source = SOURCES.load(component.kind)(component.options, clock=self._clock)
+        return FrameReader(
+            source, stream=stream, options=component.options, kind=component.kind, clock=self._clock
+        )
+
+    def _decide_live(self) -> bool:
+        live = {stream: reader.live for stream, reader in self._readers.items()}
+        mode = self._config.pipeline.mode
+        if mode == "auto":
+            if len(set(live.values())) > 1:
+                finite, endless = sorted(STREAMS, key=lambda stream: live[stream])
+                raise ConfigError(
+                    f"sources.{endless} is live and sources.{finite} is not: their stamps have no common time line. "
+                    "Set pipeline.mode=live to play the finite one in real time from the start of the run"
+                )
+            return live["ir"]
+        if mode == "offline" and any(live.values()):
+            raise ConfigError("pipeline.mode=offline, but a live source cannot wait: use live or auto")
+        return mode == "live"
+
+    def _make_sinks(self, components: Iterable[Component]) -> None:
+        names: dict[str, int] = {}
+        for component in components:
+            count = names[component.kind] = names.get(component.kind, 0) + 1
+            name = component.kind if count == 1 else f"{component.kind}{count}"
+            sink = SINKS.load(component.kind)(component.options, clock=self._clock)
+            if getattr(sink, "main_thread", False):
+                self._window_sinks.append((name, sink))
+                continue
+            self._runners.append(
+                SinkRunner(
+                    name,
+                    sink,
+                    capacity=self._config.pipeline.sink_queue,
+                    lossless=not self.live,
+                    clock=self._clock,
+                    statistics=self.statistics,
+                )
+            )
+
+    def _open(self) -> None:
+        for stream, reader in self._readers.items():
+            self.infos[stream] = reader.open()
+        for _, sink in self._window_sinks:
+            sink.open()
+        for runner in self._runners:
+            runner.start()
+
+    def _close(self) -> None:
+        for reader in self._readers.values():
+            reader.close()
+        for runner in self._runners:
+            runner.close()
+        for _, sink in self._window_sinks:
+            sink.close()
+
+    def _deliver(self, frame: FusedFrame) -> None:
+        for runner in self._runners:
+            runner.put(frame)
+        if self._runners and all(runner.error is not None for runner in self._runners):
+            self._stop.set()
+
+    def _show(self, frame: FusedFrame) -> None:
+        for name, sink in self._window_sinks:
+            try:
+                sink.write(frame)
+            except SinkError as error:
+                log.error("sink %s ended: %s", name, error)
+                self.statistics.note(f"sink {name} ended: {error}")
+                self._stop.set()
+
+    def _pump(self) -> None:
+        for _, sink in self._window_sinks:
+            if not sink.pump(PUMP_MS):
+                self._stop.set()
+
+    def _core(self) -> FusionCore:
+        matcher = Matcher(self._config.pairing, live=self.live, default_driver="vis")
+        return FusionCore(
+            matcher,
+            self._worker,
+            live=self.live,
+            budget_ns=round(self._config.pipeline.latency_budget_ms * NS_PER_MS),
+            clock=self._clock,
+            statistics=self.statistics,
+        )
+
+    def _run_offline(self) -> Iterator[FusedFrame]:
+        core = self._core()
+        first = True
+        for frame in run_offline(core, self._readers):
+            if first:
+                self._warn_if_swapped(frame)
+                first = False
+            self._deliver(frame)
+            self._show(frame)
+            self._pump()
+            yield frame
+            if self._stop.is_set():
+                break
+        core.finish()
+
+    def _run_live(self) -> Iterator[FusedFrame]:
+        slots: deque[FusedFrame] = deque()
+        arrived = threading.Condition()
+
+        def deliver(frame: FusedFrame) -> None:
+            self._deliver(frame)
+            with arrived:
+                if len(slots) >= OUTPUT_SLOTS:
+                    slots.popleft()
+                    self.statistics.sink_drop("iterator", DropCause.SINK_FULL)
+                slots.append(frame)
+                arrived.notify()
+
+        runner: LiveRunner
+        captures = {
+            stream: CaptureThread(
+                reader,
+                capacity=self._config.pipeline.ring,
+                clock=self._clock,
+                notify=lambda: runner.wake(),
+            )
+            for stream, reader in self._readers.items()
+        }
+        runner = LiveRunner(self._core(), captures, deliver, clock=self._clock, statistics=self.statistics)
+        runner.start()
+        first = True
+        try:
+            while not self._stop.is_set():
+                with arrived:
+                    arrived.wait_for(lambda: slots, timeout=PUMP_MS / 1000)
+                    frame = slots.popleft() if slots else None
+                if frame is not None:
+                    if first:
+                        self._warn_if_swapped(frame)
+                        first = False
+                    self._show(frame)
+                    yield frame
+                elif not runner.running:
+                    break
+                self._pump()
+        finally:
+            runner.stop()
+        yield from slots
+        if runner.error is not None:
+            raise runner.error
+
+    def _warn_if_swapped(self, frame: FusedFrame) -> None:
+        if frame.pair.ir is not None and looks_swapped(frame.pair.ir.image, frame.visible):
+            text = "infrared and visible look swapped: the 'ir' source looks like a colour camera's picture"
+            log.warning(text)
+            self.statistics.note(text)

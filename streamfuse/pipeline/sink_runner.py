@@ -1,0 +1,121 @@
+"""One thread and one bounded queue for each sink, so that none can hold up another.
+
+Live, a full queue drops its oldest frame and counts it; offline, the pipeline waits for room. A sink that
+fails is closed, named in the log and the report, and the run goes on for the others.
+"""
+
+import logging
+import threading
+from collections import deque
+
+from streamfuse.clock import Clock
+from streamfuse.errors import SinkError
+from streamfuse.frame import DropCause, FusedFrame
+from streamfuse.pipeline.statistics import Statistics
+from streamfuse.sinks.sink import Sink
+
+log = logging.getLogger(__name__)
+
+
+class SinkRunner:
+    """Feeds one sink.
+
+    Args:
+        name: for the thread, the log and the report, unique in the run.
+        sink: not opened yet.
+        capacity: frames that may wait.
+        lossless: wait for room instead of dropping.
+    """
+
+    def __init__(
+        self, name: str, sink: Sink, *, capacity: int, lossless: bool, clock: Clock, statistics: Statistics
+    ) -> None:
+        self.name = name
+        self.error: SinkError | None = None
+        self._sink = sink
+        self._capacity = capacity
+        self._lossless = lossless
+        self._clock = clock
+        self._statistics = statistics
+        self._queue: deque[FusedFrame] = deque()
+        self._condition = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name=f"streamfuse-sink-{name}", daemon=True)
+
+    def start(self) -> None:
+        """Open the sink here, so that a wrong path or port is an error before the first frame. Raises SinkError."""
+        self._sink.open()
+        self._thread.start()
+
+    def put(self, frame: FusedFrame) -> None:
+        """Hand over one frame."""
+        with self._condition:
+            if self.error is not None:
+                self._statistics.sink_drop(self.name, DropCause.SINK_FAILED)
+                return
+            if self._lossless:
+                self._condition.wait_for(lambda: len(self._queue) < self._capacity or self.error is not None)
+            elif len(self._queue) >= self._capacity:
+                self._queue.popleft()
+                self._statistics.sink_drop(self.name, DropCause.SINK_FULL)
+            self._queue.append(frame)
+            self._condition.notify_all()
+
+    def close(self, *, drain: bool = True, timeout_s: float = 30.0) -> None:
+        """Write what waits (unless `drain` is false), close the sink, end the thread."""
+        with self._condition:
+            self._closing = True
+            if not drain:
+                self._discard(DropCause.SHUTDOWN)
+            self._condition.notify_all()
+        if self._thread.ident is None:
+            return
+        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            with self._condition:
+                self._discard(DropCause.SHUTDOWN)
+            log.warning("sink %s did not finish within %.0f s and was left behind", self.name, timeout_s)
+
+    def _discard(self, cause: DropCause) -> None:
+        if self._queue:
+            self._statistics.sink_drop(self.name, cause, len(self._queue))
+            self._queue.clear()
+
+    def _next(self) -> FusedFrame | None:
+        with self._condition:
+            self._condition.wait_for(lambda: self._queue or self._closing)
+            if not self._queue:
+                return None
+            frame = self._queue.popleft()
+            self._condition.notify_all()
+            return frame
+
+    def _run(self) -> None:
+        try:
+            while (frame := self._next()) is not None:
+                started = self._clock.now_ns()
+                self._sink.write(frame)
+                now = self._clock.now_ns()
+                self._statistics.latency(f"sink.{self.name}", now - started)
+                if not self._lossless:
+                    self._statistics.latency(f"capture_to_sink.{self.name}", now - frame.t_capture)
+            self._sink.close()
+        except SinkError as error:
+            self._fail(error)
+        except Exception as error:  # noqa: BLE001 - a third-party sink may raise anything
+            failure = SinkError(f"sink {self.name}: {type(error).__name__}: {error}")
+            failure.__cause__ = error
+            self._fail(failure)
+
+    def _fail(self, error: SinkError) -> None:
+        log.error("sink %s ended: %s", self.name, error)
+        self._statistics.note(f"sink {self.name} ended: {error}")
+        with self._condition:
+            self.error = error
+            self._statistics.sink_drop(self.name, DropCause.SINK_FAILED)
+            self._discard(DropCause.SINK_FAILED)
+            self._condition.notify_all()
+        try:
+            self._sink.close()
+        except SinkError as closing:
+            log.warning("sink %s: closing after the failure: %s", self.name, closing)

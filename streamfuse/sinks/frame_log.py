@@ -1,0 +1,77 @@
+"""One JSON line for each fused frame: exact source stamps, status, confidence, latencies."""
+
+import json
+from pathlib import Path
+from typing import IO, Any, ClassVar
+
+from streamfuse.clock import Clock
+from streamfuse.errors import SinkError
+from streamfuse.frame import Frame, FusedFrame
+from streamfuse.registry import Options
+
+
+class FrameLogOptions(Options):
+    path: Path
+
+
+class FrameLogSink:
+    """Writes JSON lines, flushed one by one, so that a killed run keeps all of them."""
+
+    Options: ClassVar[type[Options]] = FrameLogOptions
+
+    def __init__(self, options: FrameLogOptions, *, clock: Clock) -> None:
+        self._path = options.path
+        self._file: IO[str] | None = None
+
+    def open(self) -> None:
+        try:
+            self._file = self._path.open("w", encoding="utf-8")
+        except OSError as error:
+            raise SinkError(f"{self._path}: the frame log cannot be written: {error.strerror}") from error
+
+    def write(self, frame: FusedFrame) -> None:
+        assert self._file is not None
+        try:
+            self._file.write(json.dumps(describe_frame(frame)) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise SinkError(f"{self._path}: the frame log cannot be written: {error.strerror}") from error
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def describe_frame(frame: FusedFrame) -> dict[str, Any]:
+    """The log line of one frame. `pts_s` is exact: a fraction as text."""
+    pair = frame.pair
+    return {
+        "seq": frame.seq,
+        "t_capture_ns": frame.t_capture,
+        "vis": _describe_source(pair.vis),
+        "ir": None if pair.ir is None else _describe_source(pair.ir),
+        "dt_ns": pair.dt_ns,
+        "offset_ns": pair.offset_ns,
+        "held": pair.held,
+        "status": frame.status,
+        "reason": frame.reason,
+        "confidence": round(frame.confidence, 4),
+        "warm": frame.warm,
+        "rung": frame.rung,
+        "latencies_ns": frame.latencies_ns,
+    }
+
+
+def _describe_source(frame: Frame) -> dict[str, Any]:
+    seconds = frame.pts_seconds
+    return {
+        "seq": frame.seq,
+        "pts": frame.pts,
+        "time_base": None if frame.time_base is None else str(frame.time_base),
+        "pts_s": None if seconds is None else str(seconds),
+        "t_capture_ns": frame.t_capture,
+        "epoch": frame.epoch,
+        "duplicate": frame.duplicate,
+        "frozen": frame.frozen,
+    }

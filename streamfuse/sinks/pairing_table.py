@@ -1,0 +1,74 @@
+"""A CSV row for each fused frame: which infrared frame stands beside which visible one."""
+
+import csv
+from pathlib import Path
+from typing import IO, Any, ClassVar
+
+from streamfuse.clock import NS_PER_MS, Clock
+from streamfuse.errors import SinkError
+from streamfuse.frame import FusedFrame
+from streamfuse.registry import Options
+
+COLUMNS = (
+    "seq",
+    "vis_seq",
+    "vis_pts",
+    "vis_capture_ns",
+    "ir_seq",
+    "ir_pts",
+    "ir_capture_ns",
+    "dt_ms",
+    "window_ms",
+    "offset_ms",
+    "held",
+    "reason",
+)
+
+
+class PairingTableOptions(Options):
+    path: Path
+
+
+class PairingTableSink:
+    """Writes the table as frames are fused."""
+
+    Options: ClassVar[type[Options]] = PairingTableOptions
+
+    def __init__(self, options: PairingTableOptions, *, clock: Clock) -> None:
+        self._path = options.path
+        self._file: IO[str] | None = None
+        self._rows: Any = None
+
+    def open(self) -> None:
+        try:
+            self._file = self._path.open("w", encoding="utf-8", newline="")
+        except OSError as error:
+            raise SinkError(f"{self._path}: the pairing table cannot be written: {error.strerror}") from error
+        self._rows = csv.writer(self._file)
+        self._rows.writerow(COLUMNS)
+
+    def write(self, frame: FusedFrame) -> None:
+        pair = frame.pair
+        ir = (None, None, None) if pair.ir is None else (pair.ir.seq, pair.ir.pts, pair.ir.t_capture)
+        try:
+            self._rows.writerow(
+                (
+                    frame.seq,
+                    pair.vis.seq,
+                    pair.vis.pts,
+                    pair.vis.t_capture,
+                    *ir,
+                    pair.dt_ns / NS_PER_MS if pair.ir is not None else None,
+                    pair.window_ns / NS_PER_MS,
+                    pair.offset_ns / NS_PER_MS,
+                    int(pair.held),
+                    pair.reason,
+                )
+            )
+        except OSError as error:
+            raise SinkError(f"{self._path}: the pairing table cannot be written: {error.strerror}") from error
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None

@@ -1,0 +1,202 @@
+"""Register and fuse one pair after the other, with as much memory of the past as is safe.
+
+The rig calibration brings the infrared into visible geometry, the registrar finds the residual, the *raw*
+infrared picture is warped once through both, the fuser works on luma, and the visible colour is kept.
+Outside the overlap the result is the visible picture.
+
+A field that is not to be trusted is not used: the last good one stands in for a while (`held`), then the rig
+calibration, then the visible picture alone.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from streamfuse.calibration.calibration import RigCalibration
+from streamfuse.clock import NS_PER_S, Clock, RealClock
+from streamfuse.config import Component, WorkerOptions
+from streamfuse.errors import ConfigError
+from streamfuse.frame import Frame, FramePair, FusedFrame, Image8, Mask, Registration, Rung, Status
+from streamfuse.fusion import FUSERS
+from streamfuse.fusion.colour import luma, replace_luma
+from streamfuse.fusion.fuser import Fuser
+from streamfuse.registration import REGISTRARS
+from streamfuse.registration.registrar import Registrar
+from streamfuse.registration.warp import warp_infrared
+
+PRIOR_GAP_NS = NS_PER_S
+"""A prior older than this says little: at 1 s a walking person or a panning camera is somewhere else."""
+
+
+@runtime_checkable
+class JointModel(Protocol):
+    """Registrar and fuser in one, encoding each picture once."""
+
+    def register_and_fuse(
+        self, ir: Image8, vis: Image8, *, valid: Mask | None = None, prior: Registration | None = None
+    ) -> tuple[Registration, Image8]: ...
+
+
+def identity(status: Status, reason: str) -> Registration:
+    """No residual displacement."""
+    return Registration(status=status, confidence=0.0, matrix=np.eye(3), reason=reason)
+
+
+def resolve_device(name: str) -> str:
+    """`auto`, `cpu`, `cuda` or `cuda:n` as a device that exists. Raises ConfigError."""
+    if name == "cpu":
+        return name
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    index = int(name.partition(":")[2] or 0)
+    if index >= torch.cuda.device_count():
+        raise ConfigError(
+            f"worker.device: {name!r} is not there ({torch.cuda.device_count()} CUDA devices found); use auto or cpu"
+        )
+    return name
+
+
+class Worker:
+    """Turns pairs into fused frames. One thread uses it.
+
+    Args:
+        registration, fusion: which registrar and fuser, with their validated options. The same model for
+            both is built once, and encodes each pair once when it can.
+        calibration: the rig's geometry; None: plain resize of the infrared to the visible size.
+    """
+
+    def __init__(
+        self,
+        registration: Component,
+        fusion: Component,
+        *,
+        calibration: RigCalibration | None = None,
+        options: WorkerOptions | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._options = options or WorkerOptions()
+        self._clock = clock or RealClock()
+        self._calibration = calibration
+        self._plain_resize: RigCalibration | None = None
+        self.device = resolve_device(self._options.device)
+        self._registrar: Registrar = REGISTRARS.load(registration.kind)(
+            registration.options, device=self.device
+        )
+        self._fuser: Fuser
+        self._joint: JointModel | None = None
+        if registration.kind == fusion.kind and isinstance(self._registrar, JointModel):
+            self._joint = self._registrar
+            self._fuser = self._registrar  # type: ignore[assignment]
+        else:
+            self._fuser = FUSERS.load(fusion.kind)(fusion.options, device=self.device)
+        self._good: Registration | None = None
+        self._good_at_ns = 0
+        self._epochs: tuple[int, int] | None = None
+        self._latencies: dict[str, int] = {}
+
+    def reset(self) -> None:
+        """Forget everything learnt from earlier pairs."""
+        self._good = None
+        self._fuser.reset()
+
+    def process(self, pair: FramePair, *, seq: int = 0, dropped: dict[str, int] | None = None) -> FusedFrame:
+        """Register and fuse one pair. The result has the visible picture's size."""
+        started = self._clock.now_ns()
+        self._latencies = {}
+        vis = pair.vis.image
+        if pair.ir is None:
+            registration = identity(Status.OFF, pair.reason or "no infrared frame")
+            image, registered = vis, np.zeros(vis.shape[:2], np.uint8)
+            valid = registered
+        else:
+            image, registered, valid, registration = self._fuse(pair, pair.ir, luma(vis))
+        self._latencies["register_and_fuse"] = self._clock.now_ns() - started
+        return FusedFrame(
+            image=image,
+            seq=seq,
+            t_capture=pair.t_capture,
+            pair=pair,
+            registered_ir=registered,
+            valid=valid,
+            registration=registration,
+            rung=Rung.PASS_THROUGH if registration.status is Status.OFF else Rung.FULL,
+            latencies_ns=self._latencies,
+            dropped=dropped or {},
+        )
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        started = self._clock.now_ns()
+        yield
+        self._latencies[stage] = self._clock.now_ns() - started
+
+    def _fuse(self, pair: FramePair, ir: Frame, y: Image8) -> tuple[Image8, Image8, Mask, Registration]:
+        self._guard(pair, ir)
+        calibration = self._rig(ir.image, y)
+        with self._timed("calibrate"):
+            ir_in_vis, ir_valid = calibration.bring_infrared(ir.image)
+        fused_y: Image8 | None = None
+        with self._timed("register"):
+            prior = self._good if self._options.temporal else None
+            if self._joint is not None:
+                found, fused_y = self._joint.register_and_fuse(ir_in_vis, y, valid=ir_valid, prior=prior)
+            else:
+                found = self._registrar.register(ir_in_vis, y, valid=ir_valid, prior=prior)
+        registration = self._judge(found, pair.t_capture)
+        if registration is not found:
+            fused_y = None
+        with self._timed("warp"):
+            registered, valid = warp_infrared(ir.image, registration, calibration, (y.shape[0], y.shape[1]))
+        if registration.status is Status.OFF:
+            return pair.vis.image, registered, valid, registration
+        with self._timed("fuse"):
+            if fused_y is None:
+                fused_y = self._fuser.fuse(registered, y, valid=valid)
+            if not valid.all():
+                fused_y = np.where(valid > 0, fused_y, y)
+            image = replace_luma(pair.vis.image, fused_y)
+        return image, registered, valid, registration
+
+    def _guard(self, pair: FramePair, ir: Frame) -> None:
+        """Drop what was learnt when the pictures no longer continue the earlier ones."""
+        epochs = (ir.epoch, pair.vis.epoch)
+        gap = self._good is not None and abs(pair.t_capture - self._good_at_ns) > PRIOR_GAP_NS
+        if not self._options.temporal or gap or (self._epochs is not None and epochs != self._epochs):
+            self.reset()
+        self._epochs = epochs
+
+    def _judge(self, found: Registration, now_ns: int) -> Registration:
+        """Use the field found, or the best that can still be trusted."""
+        if found.status is not Status.OFF and (
+            found.status is Status.CALIBRATION or found.confidence >= self._options.min_confidence
+        ):
+            self._good, self._good_at_ns = found, now_ns
+            return found
+        reason = found.reason or f"confidence {found.confidence:.2f} below {self._options.min_confidence:.2f}"
+        good = self._good
+        if good is not None and now_ns - self._good_at_ns <= self._options.hold_s * NS_PER_S:
+            return Registration(
+                status=Status.HELD,
+                confidence=found.confidence,
+                matrix=good.matrix,
+                flow=good.flow,
+                reason=reason,
+                warm=found.warm,
+            )
+        if self._calibration is not None:
+            return identity(Status.CALIBRATION, reason)
+        return identity(Status.OFF, reason)
+
+    def _rig(self, ir: Image8, y: Image8) -> RigCalibration:
+        """The rig's calibration, or the plain resize while there is none."""
+        if self._calibration is not None:
+            return self._calibration
+        ir_size, vis_size = (ir.shape[1], ir.shape[0]), (y.shape[1], y.shape[0])
+        known = self._plain_resize
+        if known is None or (known.ir_size, known.vis_size) != (ir_size, vis_size):
+            known = self._plain_resize = RigCalibration.identity(ir_size=ir_size, vis_size=vis_size)
+        return known
