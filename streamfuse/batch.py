@@ -1,8 +1,8 @@
 """Many clips or pictures, one after the other or side by side, resumable.
 
 A finished output stands under its own name; one under way is called `partial.<name>` and is renamed when
-complete. So whatever exists is whole, a killed batch goes on where it was, and no bookkeeping file can disagree
-with what lies on disk.
+complete. So whatever exists is whole, a killed batch goes on where it was, and no bookkeeping file can
+disagree with what lies on disk.
 """
 
 import multiprocessing

@@ -9,7 +9,7 @@ the working directory.
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -77,9 +77,9 @@ class Config:
     registration: Component
     fusion: Component
     calibration: Path | None = None
-    pairing: PairingOptions = PairingOptions()
-    worker: WorkerOptions = WorkerOptions()
-    pipeline: PipelineOptions = PipelineOptions()
+    pairing: PairingOptions = field(default_factory=PairingOptions)
+    worker: WorkerOptions = field(default_factory=WorkerOptions)
+    pipeline: PipelineOptions = field(default_factory=PipelineOptions)
     sinks: tuple[Component, ...] = ()
 
 
@@ -244,10 +244,10 @@ def describe_validation_error(error: ValidationError, model: type[Options], pref
 
 def _field_names(model: type[Options], location: Sequence[str]) -> list[str]:
     for name in location:
-        field = model.model_fields.get(name)
-        if field is None:
+        known = model.model_fields.get(name)
+        if known is None:
             break
-        candidates = [field.annotation, *get_args(field.annotation)]
+        candidates = [known.annotation, *get_args(known.annotation)]
         nested = [c for c in candidates if isinstance(c, type) and issubclass(c, Options)]
         if not nested:
             break

@@ -1,7 +1,7 @@
 """What `streamfuse fuse` was given: one pair of clips, a folder of them, or single pictures.
 
-Known data set roots: `infrared/ + visible/` (M2VD, M3SVD), `ir/ + vis/` or `ir/ + vi/` (RoadScene, MSRS, TNO),
-and `ir_move/` instead of `ir/` on request (ME-PMA's deformed test set).
+Known data set roots: `infrared/ + visible/` (M2VD, M3SVD), `ir/ + vis/` or `ir/ + vi/` (RoadScene, MSRS,
+TNO), and `ir_move/` instead of `ir/` on request (ME-PMA's deformed test set).
 """
 
 import logging
@@ -30,7 +30,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """`single`: one pair, OUT is a file. Otherwise OUT is a folder. `pictures`: each job is two image files."""
+    """`single`: one pair, OUT is a file; else a folder. `pictures`: each job is two image files."""
 
     jobs: tuple[Job, ...]
     single: bool
@@ -45,8 +45,8 @@ def find_root(root: Path, *, moving: bool = False) -> tuple[Path, Path]:
     if ir is None or vis is None:
         missing = f"one of {', '.join(f'{n}/' for n in (ir_names if ir is None else VIS_FOLDERS))}"
         raise SourceError(
-            f"{root}: not a known data set root ({missing} is missing); give the infrared and the visible input, "
-            "or a folder with infrared/ + visible/ or ir/ + vis/"
+            f"{root}: not a known data set root ({missing} is missing); "
+            "give the infrared and the visible input, or a folder with infrared/ + visible/ or ir/ + vis/"
         )
     return ir, vis
 

@@ -54,9 +54,8 @@ def resolve_device(name: str) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     index = int(name.partition(":")[2] or 0)
     if index >= torch.cuda.device_count():
-        raise ConfigError(
-            f"worker.device: {name!r} is not there ({torch.cuda.device_count()} CUDA devices found); use auto or cpu"
-        )
+        found = f"{torch.cuda.device_count()} CUDA devices found"
+        raise ConfigError(f"worker.device: {name!r} is not there ({found}); use auto or cpu")
     return name
 
 

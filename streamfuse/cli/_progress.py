@@ -48,7 +48,8 @@ def finish_on_interrupt(pipeline: Pipeline) -> Iterator[None]:
 def status_line(pipeline: Pipeline, *, as_json: bool, duration_s: float | None = None) -> Iterator[None]:
     """Tell once a second how the run goes: on one line of a terminal, or as JSON lines on stdout.
 
-    A thread of its own does it, so that it also tells, and ends the run after `duration_s`, when no frame comes.
+    A thread of its own does it, so that it also tells, and ends the run after `duration_s`, when no
+    frame comes.
     """
     clock = RealClock()
     done = threading.Event()
@@ -82,7 +83,8 @@ def describe(report: Report) -> str:
     latency = next((v for k, v in report.latency_ms.items() if k.startswith("capture_to_sink")), None)
     late = f"  latency {latency['p50']:.0f} ms (p99 {latency['p99']:.0f})" if latency else ""
     status = " ".join(f"{name} {count}" for name, count in sorted(report.status.items()))
-    return f"{report.frames_out} frames  {report.fps:.1f} fps{late}  {status}  held {report.held}  dropped {lost}"
+    counts = f"{report.frames_out} frames  {report.fps:.1f} fps{late}"
+    return f"{counts}  {status}  held {report.held}  dropped {lost}"
 
 
 def print_report(report: Report, *, as_json: bool = False) -> None:
@@ -99,10 +101,8 @@ def print_report(report: Report, *, as_json: bool = False) -> None:
     status = ", ".join(f"{name} {count}" for name, count in sorted(report.status.items()))
     print(f"   status: {status or 'no frames'}; warm {report.warm}")
     print(f"    |dt| : p50 {report.dt_ms['p50']:.1f} ms, p95 {report.dt_ms['p95']:.1f} ms")
-    for stage, figures in report.latency_ms.items():
-        print(
-            f"  {stage}: p50 {figures['p50']:.1f} ms, p95 {figures['p95']:.1f} ms, p99 {figures['p99']:.1f} ms"
-        )
+    for stage, ms in report.latency_ms.items():
+        print(f"  {stage}: p50 {ms['p50']:.1f} ms, p95 {ms['p95']:.1f} ms, p99 {ms['p99']:.1f} ms")
     for note in report.notes:
         print(f"     note: {note}")
 
@@ -140,6 +140,6 @@ def slow_advice(frame: FusedFrame, total: int | None) -> str:
     if total is None or seconds * total < SLOW_RUN_S:
         return ""
     return (
-        f"about {seconds * total / 60:.0f} minutes for {total} frames at {seconds:.1f} s a frame; the fast choice is "
-        f"--set registration.model={DEFAULT_REGISTRAR} --set fusion.model={DEFAULT_FUSER}"
+        f"about {seconds * total / 60:.0f} minutes for {total} frames at {seconds:.1f} s a frame; "
+        f"the fast choice is --set registration.model={DEFAULT_REGISTRAR} --set fusion.model={DEFAULT_FUSER}"
     )

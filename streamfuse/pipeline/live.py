@@ -1,8 +1,8 @@
 """The threads of a live run: one a camera, one that pairs and fuses.
 
-The fusing thread sleeps until a frame arrives or the matcher's next deadline passes. The cameras' threads belong
-to `CaptureThread`; a camera that dies and comes back is their business, an error that ends one for good
-ends the run.
+The fusing thread sleeps until a frame arrives or the matcher's next deadline passes. The cameras' threads
+belong to `CaptureThread`; a camera that dies and comes back is their business, an error that ends one for
+good ends the run.
 """
 
 import threading

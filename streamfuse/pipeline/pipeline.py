@@ -161,8 +161,8 @@ class Pipeline:
             if len(set(live.values())) > 1:
                 finite, endless = sorted(STREAMS, key=lambda stream: live[stream])
                 raise ConfigError(
-                    f"sources.{endless} is live and sources.{finite} is not: their stamps have no common time line. "
-                    "Set pipeline.mode=live to play the finite one in real time from the start of the run"
+                    f"sources.{endless} is live and sources.{finite} is not: their stamps have no "
+                    "common time line. Set pipeline.mode=live to play the finite one in real time from the start of the run"
                 )
             return live["ir"]
         if mode == "offline" and any(live.values()):

@@ -43,7 +43,7 @@ class SinkRunner:
         self._thread = threading.Thread(target=self._run, name=f"streamfuse-sink-{name}", daemon=True)
 
     def start(self) -> None:
-        """Open the sink here, so that a wrong path or port is an error before the first frame. Raises SinkError."""
+        """Open the sink: a wrong path or port is an error before the first frame. Raises SinkError."""
         self._sink.open()
         self._thread.start()
 
