@@ -1,0 +1,235 @@
+"""The contract of every fuser, and what is particular to some."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from streamfuse.errors import DataError
+from streamfuse.frame import Image8
+from streamfuse.fusion import FUSERS
+from streamfuse.fusion.colour import luma, replace_luma
+from streamfuse.fusion.fuser import Fuser
+from streamfuse.fusion.overlap import FEATHER_PX, prepare_infrared
+
+SIZES = [(480, 640), (61, 83), (16, 16), (7, 5), (2, 3), (1, 1)]
+
+
+@pytest.fixture(params=FUSERS.names())
+def fuser(request: pytest.FixtureRequest) -> Fuser:
+    kind = FUSERS.load(request.param)
+    made: Fuser = kind(kind.Options(), device="cpu")
+    return made
+
+
+def textured(shape: tuple[int, int], seed: int) -> Image8:
+    """Smooth structure plus grain, full range."""
+    noise = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    coarse = cv2.GaussianBlur(noise, (0, 0), 5)
+    mixed = coarse / (coarse.std() + 1e-6) * 45 + noise * 12 + 128
+    return np.clip(mixed, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("shape", SIZES)
+def test_result_has_the_shape_and_type_of_the_visible_picture(fuser: Fuser, shape: tuple[int, int]) -> None:
+    ir, vis = textured(shape, 1), textured(shape, 2)
+    before = ir.copy(), vis.copy()
+    out = fuser.fuse(ir, vis)
+    assert out.shape == shape
+    assert out.dtype == np.uint8
+    assert out.flags.c_contiguous
+    np.testing.assert_array_equal(ir, before[0], "inputs are not to be changed")
+    np.testing.assert_array_equal(vis, before[1], "inputs are not to be changed")
+
+
+@pytest.mark.parametrize("shape", SIZES)
+def test_equal_pictures_fuse_to_themselves(fuser: Fuser, shape: tuple[int, int]) -> None:
+    vis = textured(shape, 3)
+    np.testing.assert_allclose(fuser.fuse(vis.copy(), vis).astype(int), vis.astype(int), atol=1)
+
+
+@pytest.mark.parametrize("value", [0, 1, 127, 255])
+def test_constant_pictures_stay_constant(fuser: Fuser, value: int) -> None:
+    flat = np.full((48, 64), value, np.uint8)
+    np.testing.assert_array_equal(fuser.fuse(flat, flat), flat)
+
+
+def test_extremes_do_not_wrap(fuser: Fuser) -> None:
+    """Full-range steps one pixel apart: a pyramid overshoots there, and must saturate."""
+    vis, ir = np.zeros((64, 64), np.uint8), np.zeros((64, 64), np.uint8)
+    vis[:, 32:], ir[:, 33:] = 255, 255
+    out = fuser.fuse(ir, vis)
+    assert out[:, :29].max() < 80
+    assert out[:, 36:].min() > 175
+
+
+def test_both_pictures_leave_their_mark(fuser: Fuser) -> None:
+    vis, ir = np.full((96, 96), 60, np.uint8), np.full((96, 96), 60, np.uint8)
+    cv2.circle(vis, (24, 48), 10, 200, -1)
+    cv2.circle(ir, (72, 48), 10, 200, -1)
+    out = fuser.fuse(ir, vis).astype(int)
+    background = np.median(out)
+    assert out[44:53, 20:29].mean() > background + 30, "visible object is gone"
+    assert out[44:53, 68:77].mean() > background + 30, "infrared object is gone"
+
+
+def test_is_deterministic_and_reset_changes_nothing(fuser: Fuser) -> None:
+    ir, vis = textured((61, 83), 4), textured((61, 83), 5)
+    first = fuser.fuse(ir, vis)
+    fuser.reset()
+    np.testing.assert_array_equal(first, fuser.fuse(ir, vis))
+
+
+def test_invalid_infrared_has_no_influence_anywhere(fuser: Fuser) -> None:
+    vis, ir = textured((120, 160), 6), textured((120, 160), 7)
+    valid = np.zeros((120, 160), np.uint8)
+    valid[20:100, 30:130] = 255
+    black, white = ir.copy(), ir.copy()
+    black[valid == 0], white[valid == 0] = 0, 255
+    np.testing.assert_array_equal(fuser.fuse(black, vis, valid=valid), fuser.fuse(white, vis, valid=valid))
+
+
+def test_no_seam_at_the_valid_border(fuser: Fuser) -> None:
+    """A bright infrared field over a dark visible one: the change-over is a ramp, not a step."""
+    vis, ir = np.full((120, 160), 60, np.uint8), np.full((120, 160), 180, np.uint8)
+    valid = np.zeros((120, 160), np.uint8)
+    valid[:, 60:] = 255
+    out = fuser.fuse(ir, vis, valid=valid).astype(int)
+    out[valid == 0] = 60  # what the caller does
+    assert np.abs(np.diff(out[60])).max() <= 30
+    np.testing.assert_allclose(out[:, :40], 60, atol=2)
+
+
+def test_nothing_valid_gives_the_visible_picture(fuser: Fuser) -> None:
+    vis, ir = textured((61, 83), 8), textured((61, 83), 9)
+    out = fuser.fuse(ir, vis, valid=np.zeros((61, 83), np.uint8))
+    np.testing.assert_allclose(out.astype(int), vis.astype(int), atol=1)
+
+
+@pytest.mark.parametrize(
+    ("ir", "vis"),
+    [
+        (np.zeros((4, 5), np.uint8), np.zeros((5, 4), np.uint8)),
+        (np.zeros((4, 5), np.float32), np.zeros((4, 5), np.uint8)),
+        (np.zeros((4, 5, 3), np.uint8), np.zeros((4, 5, 3), np.uint8)),
+        (np.zeros((0, 5), np.uint8), np.zeros((0, 5), np.uint8)),
+    ],
+)
+def test_wrong_arrays_are_refused_with_their_shape(fuser: Fuser, ir: Image8, vis: Image8) -> None:
+    with pytest.raises(DataError, match=r"uint8 \(H, W\)"):
+        fuser.fuse(ir, vis)
+
+
+def test_options_change_the_result() -> None:
+    ir, vis = textured((64, 80), 10), textured((64, 80), 11)
+    for name, changes in {
+        "average": [{"ir_weight": 0.2}],
+        "laplacian": [{"levels": 2}, {"select": "max_abs"}, {"window": 9}, {"low_band": "average"}],
+        "guided": [
+            {"base_window": 9},
+            {"base_radius": 8},
+            {"base_epsilon": 0.001},
+            {"detail_radius": 2},
+            {"detail_epsilon": 0.1},
+        ],
+    }.items():
+        kind = FUSERS.load(name)
+        default = kind(kind.Options()).fuse(ir, vis)
+        for change in changes:
+            changed = kind(kind.Options(**change)).fuse(ir, vis)
+            assert (changed != default).any(), f"{name} ignores {change}"
+
+
+def correlation(a: Image8, b: Image8) -> float:
+    return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
+
+
+def sharpness(image: Image8) -> float:
+    return float(np.abs(np.diff(image.astype(np.float32), axis=1)).mean())
+
+
+def test_on_real_pairs_each_fuser_does_what_it_is_for(shared_data: Path) -> None:
+    """The order that published figures on the same pictures give: pyramids keep detail, means lose it."""
+    root = shared_data / "data" / "roadscene" / "test_public"
+    kinds: dict[str, Callable[[Image8, Image8], Image8]] = {
+        name: FUSERS.load(name)(FUSERS.load(name).Options()).fuse for name in FUSERS.names()
+    }
+    detail: dict[str, list[float]] = {name: [] for name in kinds}
+    shared: dict[str, list[float]] = {name: [] for name in kinds}
+    for path in sorted((root / "ir").glob("*.png")):
+        ir = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        vis = cv2.imread(str(root / "vis" / path.name), cv2.IMREAD_GRAYSCALE)
+        assert ir is not None
+        assert vis is not None
+        for name, fuse in kinds.items():
+            out = fuse(ir, vis)
+            detail[name].append(sharpness(out))
+            shared[name].append((correlation(out, ir) + correlation(out, vis)) / 2)
+    means = {name: float(np.mean(values)) for name, values in detail.items()}
+    assert means["laplacian"] > means["guided"] > means["max"] > means["average"]
+    kept = {name: float(np.mean(values)) for name, values in shared.items()}
+    assert max(kept, key=kept.__getitem__) == "average"
+    assert min(kept.values()) > 0.45, f"a source is lost: {kept}"
+
+
+# ---- the colour transform ----------------------------------------------------------------------------
+
+
+@given(
+    arrays(np.uint8, (3, 4, 3), elements=st.integers(0, 255)),
+    arrays(np.uint8, (3, 4), elements=st.integers(0, 255)),
+)
+@settings(max_examples=200, deadline=None)
+def test_replaced_luma_is_the_luma_asked_for_and_hue_stays(rgb: Image8, y: Image8) -> None:
+    out = replace_luma(rgb, y)
+    assert np.abs(luma(out).astype(int) - y.astype(int)).max() <= 1
+    old_chroma = rgb.astype(float) - luma(rgb).astype(float)[..., None]
+    new_chroma = out.astype(float) - y.astype(float)[..., None]
+    # Chroma keeps its direction and never grows: new = s * old, 0 <= s <= 1, up to what one grey level of
+    # luma means in blue (1 / 0.114) and rounding.
+    norm = np.square(old_chroma).sum(-1)
+    scale = (old_chroma * new_chroma).sum(-1) / np.maximum(norm, 1e-9)
+    assert np.abs(new_chroma - scale[..., None] * old_chroma).max() <= 10
+    strong = norm > 2500
+    assert (scale[strong] <= 1.15).all()
+    assert (scale[strong] >= -0.15).all()
+
+
+def test_colour_round_trip_is_exact(rng: np.random.Generator) -> None:
+    rgb = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(replace_luma(rgb, luma(rgb)), rgb)
+
+
+def test_luma_is_bt601_full_range(rng: np.random.Generator) -> None:
+    rgb = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    exact = rgb.astype(float) @ np.array([0.299, 0.587, 0.114])
+    assert np.abs(luma(rgb) - exact).max() <= 0.51
+
+
+def test_grey_passes_through_the_colour_transform() -> None:
+    grey = textured((20, 30), 12)
+    assert luma(grey) is grey
+    np.testing.assert_array_equal(replace_luma(grey, 255 - grey), np.dstack([255 - grey] * 3))
+
+
+def test_colour_transform_names_wrong_arrays() -> None:
+    with pytest.raises(DataError, match=r"float32 \(4, 5, 3\)"):
+        luma(np.zeros((4, 5, 3), np.float32))  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"\(4, 5\).*\(5, 4\)"):
+        replace_luma(np.zeros((4, 5, 3), np.uint8), np.zeros((5, 4), np.uint8))
+
+
+def test_fill_is_visible_outside_and_infrared_well_inside() -> None:
+    vis, ir = textured((80, 80), 13), textured((80, 80), 14)
+    valid = np.zeros((80, 80), np.uint8)
+    valid[20:, 20:] = 255
+    out = prepare_infrared(ir, vis, valid)
+    np.testing.assert_array_equal(out[valid == 0], vis[valid == 0])
+    deep = slice(20 + 2 * FEATHER_PX + 1, None)
+    np.testing.assert_array_equal(out[deep, deep], ir[deep, deep])
+    assert prepare_infrared(ir, vis, None) is ir
