@@ -1,0 +1,116 @@
+"""Each sink on its own: slow, broken and full ones do not concern the others."""
+
+import threading
+
+import pytest
+from factories import fused_frame
+
+from streamfuse.clock import RealClock
+from streamfuse.errors import SinkError
+from streamfuse.frame import FusedFrame
+from streamfuse.pipeline.sink_runner import SinkRunner
+from streamfuse.pipeline.statistics import Statistics
+
+
+class RecordingSink:
+    """Takes frames; waits at `gate` when there is one; fails at frame `fail_at`."""
+
+    def __init__(self, *, gate: threading.Event | None = None, fail_at: int | None = None) -> None:
+        self.seen: list[int] = []
+        self.started = threading.Event()
+        self.closed = 0
+        self._gate = gate
+        self._fail_at = fail_at
+
+    def open(self) -> None:
+        pass
+
+    def write(self, frame: FusedFrame) -> None:
+        self.started.set()
+        if self._gate is not None:
+            assert self._gate.wait(10)
+        if frame.seq == self._fail_at:
+            raise ValueError("encoder on fire")
+        self.seen.append(frame.seq)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def make_runner(sink: RecordingSink, *, capacity: int, lossless: bool) -> tuple[SinkRunner, Statistics]:
+    statistics = Statistics()
+    runner = SinkRunner(
+        "test", sink, capacity=capacity, lossless=lossless, clock=RealClock(), statistics=statistics
+    )
+    runner.start()
+    return runner, statistics
+
+
+def test_lossless_runner_writes_everything_in_order() -> None:
+    sink = RecordingSink()
+    runner, statistics = make_runner(sink, capacity=2, lossless=True)
+    for index in range(50):
+        runner.put(fused_frame(index))
+    runner.close()
+    assert sink.seen == list(range(50))
+    assert sink.closed == 1
+    assert statistics.report().sink_dropped == {}
+
+
+def test_slow_live_sink_drops_the_oldest_and_counts_them() -> None:
+    gate = threading.Event()
+    sink = RecordingSink(gate=gate)
+    runner, statistics = make_runner(sink, capacity=3, lossless=False)
+    runner.put(fused_frame(0))
+    assert sink.started.wait(10)
+    for index in range(1, 10):
+        runner.put(fused_frame(index))
+    gate.set()
+    runner.close()
+    assert sink.seen == [0, 7, 8, 9]
+    assert statistics.report().sink_dropped == {"test": {"sink_full": 6}}
+
+
+def test_failed_sink_ends_alone_and_accounts_for_its_frames(expects_errors: None) -> None:
+    sink = RecordingSink(fail_at=3)
+    runner, statistics = make_runner(sink, capacity=2, lossless=True)
+    for index in range(20):
+        runner.put(fused_frame(index))
+    runner.close()
+    assert sink.seen == [0, 1, 2]
+    assert sink.closed == 1
+    assert isinstance(runner.error, SinkError)
+    assert "encoder on fire" in str(runner.error)
+    assert statistics.report().sink_dropped == {"test": {"sink_failed": 17}}
+    assert "encoder on fire" in statistics.report().notes[0]
+
+
+def test_close_without_draining_discards_what_waits() -> None:
+    gate = threading.Event()
+    sink = RecordingSink(gate=gate)
+    runner, statistics = make_runner(sink, capacity=8, lossless=False)
+    runner.put(fused_frame(0))
+    assert sink.started.wait(10)
+    for index in range(1, 5):
+        runner.put(fused_frame(index))
+    closer = threading.Thread(target=lambda: runner.close(drain=False))
+    closer.start()
+    while statistics.report().sink_dropped == {}:
+        pass
+    gate.set()
+    closer.join(10)
+    assert sink.seen == [0]
+    assert statistics.report().sink_dropped == {"test": {"shutdown": 4}}
+
+
+def test_a_sink_that_cannot_open_is_an_error_before_the_first_frame() -> None:
+    class Closed(RecordingSink):
+        def open(self) -> None:
+            raise SinkError("x.mkv: no such folder")
+
+    runner = SinkRunner(
+        "test", Closed(), capacity=1, lossless=True, clock=RealClock(), statistics=Statistics()
+    )
+    with pytest.raises(SinkError, match="no such folder"):
+        runner.start()
+    runner.close()
