@@ -1,0 +1,443 @@
+"""The file sink: real files, decoded again."""
+
+import collections
+import contextlib
+import hashlib
+import math
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+from factories import fused_frame, picture
+from pydantic import ValidationError
+
+from streamfuse.clock import NS_PER_S, VirtualClock
+from streamfuse.errors import SinkError
+from streamfuse.frame import FusedFrame
+from streamfuse.sinks.video_encoder import BT709, SMPTE170M
+from streamfuse.sinks.video_file import FLUSH_MS, VideoFileOptions, VideoFileSink
+
+TICK = Fraction(1, 15360)
+
+
+def make_sink(path: Path, **options: Any) -> VideoFileSink:
+    return VideoFileSink(VideoFileOptions(path=path, **options), clock=VirtualClock())
+
+
+def write_all(path: Path, frames: list[FusedFrame], **options: Any) -> None:
+    sink = make_sink(path, **options)
+    sink.open()
+    for frame in frames:
+        sink.write(frame)
+    sink.close()
+    sink.close()
+
+
+def decode(path: Path) -> list[av.VideoFrame]:
+    with av.open(str(path)) as container:
+        return list(container.decode(video=0))
+
+
+def decode_torn(path: Path) -> list[av.VideoFrame]:
+    """What a player shows of a file whose last packet may be cut."""
+    frames: list[av.VideoFrame] = []
+    with av.open(str(path)) as container, contextlib.suppress(av.error.InvalidDataError):
+        for frame in container.decode(video=0):
+            frames.append(frame)
+    return frames
+
+
+def times(path: Path) -> list[Fraction]:
+    return [frame.pts * frame.time_base for frame in decode(path)]
+
+
+def rgb(frame: av.VideoFrame) -> np.ndarray:
+    return frame.to_ndarray(format="rgb24")
+
+
+def irregular(count: int, *, start_s: int = 0, time_base: Fraction = TICK) -> list[FusedFrame]:
+    """Frames 1/30 s apart or up to two ticks more: a variable frame rate."""
+    jitter = random.Random(5)
+    step = Fraction(1, 30) / time_base
+    stamps = [round(start_s / time_base)]
+    while len(stamps) < count:
+        stamps.append(stamps[-1] + max(1, round(step)) + jitter.randrange(3))
+    return [fused_frame(i, pts=pts, time_base=time_base) for i, pts in enumerate(stamps)]
+
+
+@pytest.mark.parametrize("start_s", [0, 10])
+@pytest.mark.parametrize("time_base", [TICK, Fraction(1001, 30000), Fraction(1, 11264)])
+def test_fragmented_mp4_keeps_stamps_to_the_tick(tmp_path: Path, start_s: int, time_base: Fraction) -> None:
+    frames = irregular(40, start_s=start_s, time_base=time_base)
+    write_all(tmp_path / "out.mp4", frames)
+    assert times(tmp_path / "out.mp4") == [f.pair.vis.pts_seconds for f in frames]
+
+
+@pytest.mark.parametrize("start_s", [0, 10])
+def test_matroska_keeps_stamps_within_half_a_millisecond(tmp_path: Path, start_s: int) -> None:
+    frames = irregular(40, start_s=start_s)
+    write_all(tmp_path / "out.mkv", frames)
+    written = times(tmp_path / "out.mkv")
+    assert len(written) == 40
+    for seconds, frame in zip(written, frames, strict=True):
+        assert abs(seconds - frame.pair.vis.pts_seconds) <= Fraction(1, 2000)
+
+
+def test_live_frames_follow_capture_time_from_zero(tmp_path: Path) -> None:
+    captured = [5 * NS_PER_S + t for t in (0, 33_000_000, 70_000_000, 400_000_000)]
+    write_all(tmp_path / "out.mkv", [fused_frame(i, live=True, t_capture=t) for i, t in enumerate(captured)])
+    assert times(tmp_path / "out.mkv") == [Fraction(ms, 1000) for ms in (0, 33, 70, 400)]
+
+
+def test_time_goes_on_over_a_new_epoch(tmp_path: Path) -> None:
+    frames = [fused_frame(i) for i in range(3)]
+    frames += [
+        fused_frame(i, pts=i * 512, epoch=1, t_capture=(300 + i * 33) * 1_000_000) for i in range(3)
+    ]  # the source began again at 0
+    write_all(tmp_path / "out.mkv", frames)
+    assert [round(float(t) * 1000) for t in times(tmp_path / "out.mkv")] == [0, 33, 67, 300, 333, 367]
+
+
+def test_infrared_driven_frames_stand_on_the_visible_time_line(tmp_path: Path) -> None:
+    frame = fused_frame(3, driver="ir", t_capture=None)
+    later = fused_frame(4, driver="ir")
+    object.__setattr__(later, "t_capture", later.t_capture + 5_000_000)  # the infrared picture is 5 ms later
+    write_all(tmp_path / "out.mkv", [frame, later])
+    assert [round(float(t) * 1000) for t in times(tmp_path / "out.mkv")] == [100, 138]
+
+
+def test_equal_stamps_lose_no_frame(tmp_path: Path) -> None:
+    write_all(tmp_path / "out.mkv", [fused_frame(i, pts=0) for i in range(3)])
+    assert len(decode(tmp_path / "out.mkv")) == 3
+
+
+def test_a_real_clip_comes_out_with_its_own_timing(tmp_path: Path, shared_data: Path) -> None:
+    clip = shared_data / "data/m2vd/visible/0111_1716.mp4"
+    with av.open(str(clip)) as container:
+        source = [f for f, _ in zip(container.decode(video=0), range(25), strict=False)]
+    for name, tolerance in (("out.mkv", Fraction(1, 2000)), ("out.mp4", Fraction(0))):
+        frames = [
+            fused_frame(i, image=rgb(f), pts=f.pts, time_base=f.time_base) for i, f in enumerate(source)
+        ]
+        write_all(tmp_path / name, frames)
+        written = decode(tmp_path / name)
+        assert len(written) == len(source)
+        for new, old in zip(written, source, strict=True):
+            assert abs(new.pts * new.time_base - old.pts * old.time_base) <= tolerance
+            assert cv2.PSNR(rgb(new), rgb(old)) > 34
+
+
+def test_ffv1_gives_back_every_value(tmp_path: Path, rng: np.random.Generator) -> None:
+    images = [rng.integers(0, 256, (33, 47, 3), dtype=np.uint8) for _ in range(5)]
+    write_all(tmp_path / "out.mkv", [fused_frame(i, image=im) for i, im in enumerate(images)], codec="ffv1")
+    decoded = decode(tmp_path / "out.mkv")
+    assert [np.array_equal(rgb(d), im) for d, im in zip(decoded, images, strict=True)] == [True] * 5
+
+
+@pytest.mark.parametrize(
+    ("height", "tag", "kr", "kb"), [(48, SMPTE170M, 0.299, 0.114), (720, BT709, 0.2126, 0.0722)]
+)
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+def test_pixels_and_colour_tags_agree(
+    tmp_path: Path, codec: str, height: int, tag: int, kr: float, kb: float
+) -> None:
+    """Flat patches decode to the YUV that the tagged matrix and range give (BT.601, BT.709, limited)."""
+    colours = np.array(
+        [[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255], [0, 0, 0], [90, 120, 200]], np.uint8
+    )
+    image = np.repeat(np.repeat(colours[None], height, axis=0), 32, axis=1)
+    write_all(
+        tmp_path / "out.mkv", [fused_frame(0, image=np.ascontiguousarray(image))], codec=codec, quality=1
+    )
+    frame = decode(tmp_path / "out.mkv")[0]
+    assert (frame.colorspace, frame.color_range) == (tag, 1)
+    assert (frame.color_primaries, frame.color_trc) == (1, 1)
+    planes = [np.frombuffer(p, np.uint8).reshape(p.height, p.line_size)[:, : p.width] for p in frame.planes]
+    for index, (r, g, b) in enumerate(colours.astype(float)):
+        y = kr * r + (1 - kr - kb) * g + kb * b
+        want = (
+            16 + y * 219 / 255,
+            128 + (b - y) / (2 * (1 - kb)) * 224 / 255,
+            128 + (r - y) / (2 * (1 - kr)) * 224 / 255,
+        )
+        got = (planes[0][8, index * 32 + 16], planes[1][4, index * 16 + 8], planes[2][4, index * 16 + 8])
+        assert np.abs(np.subtract(want, np.asarray(got, float))).max() < 2
+
+
+@pytest.mark.parametrize(("width", "height"), [(63, 48), (64, 47), (63, 47)])
+@pytest.mark.parametrize("name", ["out.mkv", "out.mp4"])
+def test_odd_sizes_are_kept(tmp_path: Path, name: str, width: int, height: int) -> None:
+    frames = [fused_frame(i, width=width, height=height) for i in range(3)]
+    write_all(tmp_path / name, frames, quality=4)
+    decoded = decode(tmp_path / name)
+    assert rgb(decoded[0]).shape == (height, width, 3)
+    assert cv2.PSNR(rgb(decoded[2]), frames[2].image) > 38
+
+
+def test_the_same_frames_give_the_same_decoded_frames(tmp_path: Path) -> None:
+    digests = []
+    for name in ("a.mkv", "b.mkv"):
+        write_all(tmp_path / name, [fused_frame(i, width=160, height=120) for i in range(20)])
+        digests.append(
+            hashlib.sha256(b"".join(rgb(f).tobytes() for f in decode(tmp_path / name))).hexdigest()
+        )
+    assert digests[0] == digests[1]
+
+
+@pytest.mark.parametrize(
+    ("view", "width"), [("fused", 64), ("registered_ir", 64), ("side_by_side", 192), ("overlay", 64)]
+)
+def test_the_picture_chosen_is_written(tmp_path: Path, view: str, width: int) -> None:
+    frame = fused_frame(0)
+    write_all(tmp_path / "out.mkv", [frame], codec="ffv1", picture=view)
+    image = rgb(decode(tmp_path / "out.mkv")[0])
+    assert image.shape == (48, width, 3)
+    if view == "registered_ir":
+        assert (image == frame.registered_ir[..., None]).all()
+    if view == "side_by_side":
+        assert (image[:, :64] == frame.visible).all()
+        assert (image[:, 128:] == frame.image).all()
+    if view == "overlay":
+        assert (image[:, :16] == frame.visible[:, :16]).all()
+        assert (image[:, 16:] != frame.visible[:, 16:]).any()
+
+
+def test_segments_follow_each_other_without_loss(tmp_path: Path) -> None:
+    frames = [fused_frame(i) for i in range(70)]
+    write_all(tmp_path / "rec.mkv", frames, segment_s=1)
+    files = sorted(tmp_path.iterdir())
+    assert [f.name for f in files] == ["rec_0000.mkv", "rec_0001.mkv", "rec_0002.mkv"]
+    assert [len(decode(f)) for f in files] == [30, 30, 10]
+    assert times(files[1])[0] == 1
+
+
+def test_a_change_of_size_starts_a_new_file(tmp_path: Path) -> None:
+    sizes = [(64, 48)] * 3 + [(32, 24)] * 2
+    write_all(tmp_path / "out.mkv", [fused_frame(i, width=w, height=h) for i, (w, h) in enumerate(sizes)])
+    assert len(decode(tmp_path / "out.mkv")) == 3
+    second = decode(tmp_path / "out_0001.mkv")
+    assert [(f.width, f.height) for f in second] == [(32, 24)] * 2
+
+
+def test_existing_output_is_treated_as_asked(tmp_path: Path) -> None:
+    path = tmp_path / "out.mkv"
+    write_all(path, [fused_frame(0)])
+    with pytest.raises(SinkError, match=r"out\.mkv exists"):
+        make_sink(path, if_exists="refuse").open()
+    write_all(path, [fused_frame(i) for i in range(2)], if_exists="number")
+    write_all(path, [fused_frame(i) for i in range(3)], if_exists="number")
+    write_all(path, [fused_frame(i) for i in range(4)], if_exists="overwrite")
+    counts = {f.name: len(decode(f)) for f in sorted(tmp_path.iterdir())}
+    assert counts == {"out.mkv": 4, "out_0001.mkv": 2, "out_0002.mkv": 3}
+
+
+def test_a_name_is_never_taken_for_a_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_all(Path("cam:12:30 [a].mkv"), [fused_frame(0)])
+    assert (tmp_path / "cam:12:30 [a].mkv").stat().st_size > 0
+
+
+def test_no_suffix_means_matroska(tmp_path: Path) -> None:
+    write_all(tmp_path / "clip", [fused_frame(0)])
+    assert (tmp_path / "clip.mkv").is_file()
+
+
+def make_clip_with_sound(path: Path, *, seconds: float = 1.0, audio_codec: str = "aac") -> None:
+    with av.open(str(path), "w") as output:
+        video = output.add_stream("libx264", rate=30)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        audio = output.add_stream(audio_codec, rate=48000)
+        for index in range(round(seconds * 30)):
+            output.mux(video.encode(av.VideoFrame.from_ndarray(picture(index), format="rgb24")))
+        wave = np.sin(np.arange(round(seconds * 48000)) * 2 * math.pi * 440 / 48000) * 20000
+        layout = "stereo"
+        sound = av.AudioFrame.from_ndarray(np.repeat(wave.astype(np.int16), 2)[None], "s16", layout)
+        sound.sample_rate, sound.pts, sound.time_base = 48000, 0, Fraction(1, 48000)
+        for chunk in av.AudioResampler(audio.format, layout, 48000, frame_size=1024).resample(sound):
+            output.mux(audio.encode(chunk))
+        output.mux(video.encode(None))
+        output.mux(audio.encode(None))
+
+
+def sound_packets(path: Path) -> list[tuple[Fraction, bytes]]:
+    with av.open(str(path)) as container:
+        stream = container.streams.audio[0]
+        return [
+            (p.pts * p.time_base, bytes(p)) for p in container.demux(stream) if p.size and p.pts is not None
+        ]
+
+
+@pytest.mark.parametrize("name", ["out.mkv", "out.mp4"])
+def test_sound_is_copied_in_step(tmp_path: Path, name: str) -> None:
+    make_clip_with_sound(tmp_path / "clip.mp4")
+    write_all(tmp_path / name, [fused_frame(i) for i in range(30)], audio_from=tmp_path / "clip.mp4")
+    original = [p for p in sound_packets(tmp_path / "clip.mp4") if 0 <= p[0] < 1]
+    copied = sound_packets(tmp_path / name)
+    assert [data for _, data in copied] == [data for _, data in original]
+    for (new, _), (old, _) in zip(copied, original, strict=True):
+        assert abs(new - old) <= Fraction(1, 1000)
+    assert len(decode(tmp_path / name)) == 30
+
+
+def test_sound_of_a_part_starts_with_the_part(tmp_path: Path) -> None:
+    make_clip_with_sound(tmp_path / "clip.mp4")
+    write_all(tmp_path / "out.mkv", [fused_frame(i) for i in range(15, 24)], audio_from=tmp_path / "clip.mp4")
+    copied = sound_packets(tmp_path / "out.mkv")
+    assert Fraction(1, 2) <= copied[0][0] < Fraction(1, 2) + Fraction(1024, 48000)
+    assert copied[-1][0] < Fraction(24, 30)
+
+
+def test_sound_goes_on_through_segments(tmp_path: Path) -> None:
+    make_clip_with_sound(tmp_path / "clip.mp4", seconds=2)
+    write_all(
+        tmp_path / "r.mkv", [fused_frame(i) for i in range(60)], audio_from=tmp_path / "clip.mp4", segment_s=1
+    )
+    parts = [data for f in sorted(tmp_path.glob("r_*.mkv")) for _, data in sound_packets(f)]
+    assert parts == [data for t, data in sound_packets(tmp_path / "clip.mp4") if 0 <= t < 2]
+
+
+def test_a_clip_without_sound_is_written_without(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_all(tmp_path / "clip.mkv", [fused_frame(0)])
+    write_all(tmp_path / "out.mkv", [fused_frame(0)], audio_from=tmp_path / "clip.mkv")
+    assert len(decode(tmp_path / "out.mkv")) == 1
+    assert "has no sound" in caplog.text
+
+
+def test_sound_troubles_are_named(tmp_path: Path) -> None:
+    make_clip_with_sound(tmp_path / "clip.mkv", audio_codec="pcm_s16le")
+    with pytest.raises(SinkError, match=r"cannot open .*gone\.mkv"):
+        make_sink(tmp_path / "out.mkv", audio_from=tmp_path / "gone.mkv").open()
+    with pytest.raises(SinkError, match=r"out\.mp4: cannot start .* with pcm_s16le sound \(\.mkv"):
+        write_all(tmp_path / "out.mp4", [fused_frame(0)], audio_from=tmp_path / "clip.mkv")
+    with pytest.raises(SinkError, match="not a live source"):
+        write_all(tmp_path / "out.mkv", [fused_frame(0, live=True)], audio_from=tmp_path / "clip.mkv")
+    with pytest.raises(SinkError, match="is the clip its sound would be copied from"):
+        make_sink(tmp_path / "clip.mkv", audio_from=tmp_path / "clip.mkv").open()
+
+
+def test_a_missing_hardware_encoder_is_replaced_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    frames = [fused_frame(i, width=160, height=160) for i in range(40)]
+    write_all(tmp_path / "out.mkv", frames, codec="h264_nvenc", segment_s=0.5)
+    reasons = [r.getMessage() for r in caplog.records if "h264_nvenc" in r.getMessage()]
+    assert sum(len(decode(f)) for f in tmp_path.iterdir()) == 40
+    if reasons:  # no NVENC on this machine
+        assert len(reasons) == 1
+        assert "encoding with libx264" in reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"path": "out.avi"}, r"\.avi cannot be written; use \.mkv or \.mp4"),
+        ({"path": "out.mp4", "codec": "ffv1"}, "needs an .mkv path"),
+        ({"path": "out.mkv", "codec": "ffv1", "quality": 3}, "lossless"),
+        ({"path": "out.mkv", "quality": 52}, "less than or equal to 51"),
+        ({"path": "out.mkv", "qualty": 2}, "qualty"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        VideoFileOptions(**options)
+
+
+def test_an_unwritable_output_is_refused_on_open(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("a file, not a folder")
+    (tmp_path / "folder.mkv").mkdir()
+    for path in (tmp_path / "plain" / "out.mkv", tmp_path / "folder.mkv", Path("/proc/out.mkv")):
+        with pytest.raises(SinkError, match=f"{path}: cannot be written"):
+            make_sink(path).open()
+
+
+def test_opening_alone_leaves_no_file(tmp_path: Path) -> None:
+    sink = make_sink(tmp_path / "out.mkv")
+    sink.open()
+    sink.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+WRITER = """
+import resource, sys
+sys.path.insert(0, sys.argv[1])
+from test_sink_file import make_sink, Path, SinkError, fused_frame
+path, limit = Path(sys.argv[2]), int(sys.argv[3])
+if limit:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+sink = make_sink(path)
+try:
+    for index in range(100_000):
+        sink.write(fused_frame(index, width=160, height=120))
+        print(index + 1, flush=True)
+except SinkError as error:
+    print(error, file=sys.stderr)
+    try:
+        sink.write(fused_frame(index))
+    except SinkError as again:
+        print(again, file=sys.stderr)
+    sink.close()
+    sys.exit(7)
+"""
+
+
+def start_writer(path: Path, *, size_limit: int = 0) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(Path(__file__).parent), str(path), str(size_limit)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("name", ["out.mkv", "out.mp4"])
+def test_a_killed_writer_leaves_a_playable_file(tmp_path: Path, name: str) -> None:
+    """SIGKILL at a random frame: every frame older than one flush interval is there and decodes."""
+    last = random.randrange(40, 160)
+    with start_writer(tmp_path / name) as child:
+        assert child.stdout is not None
+        written = next(int(line) for line in child.stdout if int(line) >= last)
+        child.send_signal(signal.SIGKILL)
+        child.communicate()
+    survivors = decode_torn(tmp_path / name)
+    assert len(survivors) >= written - math.ceil(FLUSH_MS / 1000 * 30) - 1
+    stamps = [round(float(f.pts * f.time_base) * 30) for f in survivors]
+    assert stamps == list(range(len(survivors)))
+
+
+@pytest.mark.parametrize("name", ["out.mkv", "out.mp4"])
+def test_a_full_disk_ends_the_sink_and_keeps_the_file(tmp_path: Path, name: str) -> None:
+    with start_writer(tmp_path / name, size_limit=200_000) as child:
+        out, err = child.communicate(timeout=60)
+    assert child.returncode == 7
+    first, again = err.splitlines()
+    assert "writing failed: File too large; what was written so far is kept" in first
+    assert again == first
+    written = int(out.split()[-1])
+    assert len(decode_torn(tmp_path / name)) >= written - math.ceil(FLUSH_MS / 1000 * 30) - 1
+
+
+def test_a_device_without_space_is_named(tmp_path: Path) -> None:
+    (tmp_path / "out.mkv").symlink_to("/dev/full")
+    sink = make_sink(tmp_path / "out.mkv")
+    with pytest.raises(SinkError, match=r"out\.mkv: writing failed: No space left on device"):
+        collections.deque((sink.write(fused_frame(i)) for i in range(5)), maxlen=0)
+    sink.close()
+
+
+@pytest.mark.skipif(shutil.which("ffprobe") is None, reason="ffprobe not installed")
+def test_other_players_read_the_same_tags(tmp_path: Path) -> None:
+    write_all(tmp_path / "out.mp4", [fused_frame(i) for i in range(5)], codec="hevc")
+    entries = "stream=codec_name,codec_tag_string,color_space,color_range,pix_fmt,chroma_location"
+    command = ["ffprobe", "-v", "error", "-of", "flat", "-show_entries", entries, str(tmp_path / "out.mp4")]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    for text in ('"hevc"', '"hvc1"', '"smpte170m"', '"tv"', '"yuv420p"', '"center"'):
+        assert text in lines
