@@ -14,58 +14,17 @@ Trade-off. Waiting for proof costs up to one period of the other stream and halv
 """
 
 from collections import Counter
-from dataclasses import dataclass
 
 from streamfuse.clock import NS_PER_MS
 from streamfuse.frame import STREAMS, DropCause, Frame, FramePair, Stream
+from streamfuse.pairing.limits import Limits
 from streamfuse.pairing.options import PairingOptions
+from streamfuse.pairing.statistics import MatcherStatistics
 from streamfuse.pairing.track import Entry, Track
 
-# More than half a period, because with exactly half both neighbours of a driver frame are rejected as
-# soon as the real rates differ a little from each other (OrbbecSDK_v2#117).
-WINDOW_PERIODS = 0.55
-# Stamps known worse than that say nothing about neighbourhood: a wider window would pair strangers.
-UNCERTAINTY_PERIODS_MAX = 0.5
-# A held frame may bridge one missing frame of the slower stream and its jitter, not two.
-HOLD_PERIODS = 1.6
-# What scheduling and delivery add to a percentile of measured delays.
-DEADLINE_MARGIN_NS = 5 * NS_PER_MS
-# Until periods and delays are known (live): 25 fps, and the patience for the slower transport to begin.
-START_PERIOD_NS = 40 * NS_PER_MS
-START_WAIT_NS = 300 * NS_PER_MS
-# librealsense calls a stream inactive after seven missed periods; from then on nobody waits for it.
-SILENT_PERIODS = 7
-# A frame further than this from every driver frame met a gap of the driver, not its slower rate.
-GAP_PERIODS = 0.8
 # Live frames waiting for a driver longer than this will see none: transports differ by less.
 RETENTION_NS = 1000 * NS_PER_MS
 RING_CAPACITY = 64
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MatcherStatistics:
-    """What the matcher has counted and learnt. Times in ns, None while unknown.
-
-    Per stream: pushed = used + sum of drops + buffered. `held` counts pairs with a held infrared frame,
-    `without_ir` pairs with none. `dt_mean_ns`: mean |dt| over pairs that are not held.
-    """
-
-    driver: Stream
-    pushed: dict[Stream, int]
-    used: dict[Stream, int]
-    drops: dict[Stream, dict[DropCause, int]]
-    buffered: dict[Stream, int]
-    pairs: int
-    held: int
-    without_ir: int
-    dt_mean_ns: int | None
-    window_ns: int
-    hold_max_ns: int
-    deadline_ns: int | None
-    offset_ns: int
-    period_ns: dict[Stream, int | None]
-    delay_p50_ns: dict[Stream, int | None]
-    delay_p99_ns: dict[Stream, int | None]
 
 
 class Matcher:
@@ -77,10 +36,6 @@ class Matcher:
         default_driver: what `driver: auto` stands for here.
         capacity: live frames kept per stream; offline the caller reads what `wants` names, which keeps
             the look-ahead at the shortest that decides.
-
-    Attributes:
-        wait_budget_ns: upper bound of the learnt deadline: the latency budget less what the stages
-            behind the matcher need. May be changed at any time; None: no bound.
     """
 
     def __init__(
@@ -93,8 +48,6 @@ class Matcher:
     ) -> None:
         self.driver: Stream = default_driver if options.driver == "auto" else options.driver
         self.live = live
-        self.wait_budget_ns: int | None = None
-        self._options = options
         self._capacity = capacity
         self._offset_ns = round((options.offset_ms or 0.0) * NS_PER_MS)
         self._tracks: dict[Stream, Track] = {
@@ -104,10 +57,21 @@ class Matcher:
         self._other: Stream = "vis" if self.driver == "ir" else "ir"
         self._lead = self._tracks[self.driver]
         self._follow = self._tracks[self._other]
+        self._limits = Limits(options, lead=self._lead, follow=self._follow)
         self._decided_t: int | None = None
         self._first_arrival: int | None = None
         self._pairs = self._held = self._without_ir = 0
         self._dt_sum_ns = self._dt_count = 0
+
+    @property
+    def wait_budget_ns(self) -> int | None:
+        """Upper bound of the learnt deadline: the latency budget less what the stages behind the matcher
+        need. May be changed at any time; None: no bound."""
+        return self._limits.wait_budget_ns
+
+    @wait_budget_ns.setter
+    def wait_budget_ns(self, budget_ns: int | None) -> None:
+        self._limits.wait_budget_ns = budget_ns
 
     # -- in ------------------------------------------------------------------------------------
 
@@ -161,7 +125,7 @@ class Matcher:
         """When `poll` should be called even if nothing is pushed; None: no frame is waiting."""
         if not self.live or not self._lead.entries:
             return None
-        return self._lead.entries[0].frame.t_arrival + self._deadline_ns()
+        return self._lead.entries[0].frame.t_arrival + self._limits.deadline_ns()
 
     @property
     def drops(self) -> dict[Stream, Counter[DropCause]]:
@@ -185,43 +149,14 @@ class Matcher:
             held=self._held,
             without_ir=self._without_ir,
             dt_mean_ns=self._dt_sum_ns // self._dt_count if self._dt_count else None,
-            window_ns=self._window_ns(),
-            hold_max_ns=self._hold_max_ns(),
-            deadline_ns=self._deadline_ns() if self.live else None,
+            window_ns=self._limits.window_ns(),
+            hold_max_ns=self._limits.hold_max_ns(),
+            deadline_ns=self._limits.deadline_ns() if self.live else None,
             offset_ns=self._offset_ns,
             period_ns={s: t.period_ns for s, t in tracks.items()},
-            delay_p50_ns={s: t.delay_ns(50) for s, t in tracks.items()},
-            delay_p99_ns={s: t.delay_ns(99) for s, t in tracks.items()},
+            delay_p50_ns={s: t.delay_ns(0.5) for s, t in tracks.items()},
+            delay_p99_ns={s: t.delay_ns(0.99) for s, t in tracks.items()},
         )
-
-    # -- limits --------------------------------------------------------------------------------
-
-    def _periods(self) -> list[int]:
-        return [t.period_ns for t in self._tracks.values() if t.period_ns is not None]
-
-    def _window_ns(self) -> int:
-        if self._options.window_ms is not None:
-            return round(self._options.window_ms * NS_PER_MS)
-        fastest = min(self._periods(), default=START_PERIOD_NS)
-        residual = sum(track.uncertainty_ns for track in self._tracks.values())
-        return round(WINDOW_PERIODS * fastest + min(residual, UNCERTAINTY_PERIODS_MAX * fastest))
-
-    def _hold_max_ns(self) -> int:
-        if self._options.hold_max_ms is not None:
-            return round(self._options.hold_max_ms * NS_PER_MS)
-        return round(HOLD_PERIODS * max(self._periods(), default=START_PERIOD_NS))
-
-    def _deadline_ns(self) -> int:
-        if self._options.deadline_ms is not None:
-            return round(self._options.deadline_ms * NS_PER_MS)
-        slow, usual = self._follow.delay_ns(99), self._lead.delay_ns(50)
-        if slow is None or usual is None:
-            wait = START_WAIT_NS
-        else:
-            wait = slow - usual + (self._follow.period_ns or START_PERIOD_NS) // 2 + DEADLINE_MARGIN_NS
-        if self.wait_budget_ns is not None:
-            wait = min(wait, self.wait_budget_ns)
-        return max(0, wait)
 
     # -- when ----------------------------------------------------------------------------------
 
@@ -230,7 +165,7 @@ class Matcher:
         if not self._lead.entries:
             return self.driver
         t = self._lead.entries[0].t
-        if not self._follow.ended and (self._follow.newest_t is None or self._follow.newest_t < t):
+        if not self._follow.ended and not self._enclosed(t):
             return self._other
         # The later infrared neighbour belongs to the result, so it must not depend on the push order.
         infrared = self._tracks["ir"]
@@ -239,35 +174,37 @@ class Matcher:
             return "ir"
         return None
 
+    def _enclosed(self, t: int) -> bool:
+        """Whether a frame that may still be a partner lies at or after t, so the nearest one is known."""
+        return bool(self._follow.entries) and self._follow.entries[-1].t >= t
+
     def _proven(self) -> bool:
         """Whether no frame still to come could be a better partner of the oldest driver frame."""
         t = self._lead.entries[0].t
-        newest, step = self._follow.newest_t, self._follow.shortest_period_ns
-        if self._follow.ended or (newest is not None and newest >= t):
+        if self._follow.ended or self._enclosed(t):
             return True
-        return newest is not None and step is not None and newest + step > t + self._window_ns()
+        newest, step = self._follow.newest_t, self._follow.shortest_period_ns
+        return newest is not None and step is not None and newest + step > t + self._limits.window_ns()
 
     def _silent(self, now_ns: int) -> bool:
         """Whether the other stream has been away for so long that waiting for it is pointless."""
-        if self._follow.newest_arrival is not None:
-            patience = SILENT_PERIODS * (self._follow.period_ns or START_PERIOD_NS)
-            return now_ns - self._follow.newest_arrival > max(patience, START_WAIT_NS)
-        assert self._first_arrival is not None, "a driver frame is waiting, so one has arrived"
-        return now_ns - self._first_arrival > START_WAIT_NS
+        since = self._follow.newest_arrival
+        if since is None:
+            since = self._first_arrival
+        assert since is not None, "a driver frame is waiting, so one has arrived"
+        return now_ns - since > self._limits.patience_ns()
 
     def _ready(self, now_ns: int) -> bool:
         head = self._lead.entries[0]
-        if not self.live:
-            if any(track.learning for track in self._tracks.values()) or self._missing() is not None:
-                return False
-            self._learn(head.t)
-            return True
-        self._learn(head.t)
-        return self._proven() or now_ns >= head.frame.t_arrival + self._deadline_ns() or self._silent(now_ns)
-
-    def _learn(self, t: int) -> None:
+        if not self.live and (self._learning() or self._missing() is not None):
+            return False
         for track in self._tracks.values():
-            track.learn_until(t)
+            track.learn_until(head.t)
+        overdue = now_ns >= head.frame.t_arrival + self._limits.deadline_ns()
+        return not self.live or self._proven() or overdue or self._silent(now_ns)
+
+    def _learning(self) -> bool:
+        return any(track.learning for track in self._tracks.values())
 
     # -- what ----------------------------------------------------------------------------------
 
@@ -281,13 +218,12 @@ class Matcher:
 
     def _partner(self, head: Entry) -> tuple[Entry | None, int]:
         """The nearest frame of the other stream if it lies in the window, and that window."""
-        window = self._window_ns()
+        window = self._limits.window_ns()
         nearest = self._nearest(head.t)
         if nearest is None:
             return None, window
         distance = abs(nearest.t - head.t)
-        if not self._periods() and not self.live and self._options.window_ms is None:
-            # Two still pictures: without a rate nothing could tell partners from strangers.
+        if not self.live and self._limits.rateless:
             window = max(window, distance)
         return (nearest if distance <= window else None), window
 
@@ -337,14 +273,10 @@ class Matcher:
         last = next((e for e in reversed(self._follow.entries) if e.t <= head.t), None)
         if last is None:
             return None, "no infrared frame yet"
-        age, limit = head.t - last.t, self._hold_max_ns()
+        age, limit = head.t - last.t, self._limits.hold_max_ns()
         cause = DropCause.OUT_OF_WINDOW if proven else DropCause.DEADLINE
-        if age <= limit:
-            return last, f"{cause}: infrared frame held for {age / NS_PER_MS:.0f} ms"
-        return (
-            None,
-            f"{cause}: last infrared frame is {age / NS_PER_MS:.0f} ms old, {limit / NS_PER_MS:.0f} at most",
-        )
+        account = f"{cause}: last infrared frame {age / NS_PER_MS:.0f} ms old"
+        return (last, account) if age <= limit else (None, f"{account}, {limit / NS_PER_MS:.0f} ms allowed")
 
     def _pair(
         self,
@@ -389,7 +321,7 @@ class Matcher:
     def _trim(self, now_ns: int) -> None:
         entries = self._follow.entries
         if self._lead.entries:
-            if not any(track.learning for track in self._tracks.values()) or self.live:
+            if self.live or not self._learning():
                 self._lead.learn_until(self._lead.entries[0].t)
                 self._trim_older_than_head()
             return
@@ -409,6 +341,5 @@ class Matcher:
             neighbours.append(self._lead.entries[0].t)
         if not neighbours:
             return DropCause.NO_PARTNER
-        reach = GAP_PERIODS * (self._lead.period_ns or START_PERIOD_NS)
-        near = min(abs(t - entry.t) for t in neighbours) <= reach
+        near = min(abs(t - entry.t) for t in neighbours) <= self._limits.reach_ns()
         return DropCause.SUPERSEDED if near else DropCause.NO_PARTNER

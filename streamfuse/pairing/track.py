@@ -2,8 +2,7 @@
 
 from collections import Counter, deque
 from dataclasses import dataclass
-
-import numpy as np
+from statistics import median_low
 
 from streamfuse.frame import DropCause, Frame
 
@@ -56,6 +55,7 @@ class Track:
         self._learnt_count = 0
         self._intervals: deque[int] = deque(maxlen=INTERVALS_KEPT)
         self._delays: deque[int] = deque(maxlen=DELAYS_KEPT)
+        self._sorted_delays: list[int] = []
         self._period_ns: int | None = None
 
     # -- the ring ------------------------------------------------------------------------------
@@ -70,6 +70,7 @@ class Track:
         self.newest_t, self.newest_arrival, self._epoch = t, frame.t_arrival, frame.epoch
         self._unlearnt.append(_Stamp(t, frame.epoch, frame.stamp_uncertainty_ns))
         self._delays.append(frame.t_arrival - frame.t_capture)
+        self._sorted_delays = []
         entry = Entry(frame, t)
         self.entries.append(entry)
         return entry
@@ -110,7 +111,7 @@ class Track:
             self._learnt = stamp
             self._learnt_count += 1
         if self._learnt_count != learnt_before and self._intervals:
-            self._period_ns = round(float(np.median(self._intervals)))
+            self._period_ns = median_low(self._intervals)
 
     @property
     def period_ns(self) -> int | None:
@@ -127,6 +128,10 @@ class Track:
         """Stamp uncertainty of the newest frame learnt."""
         return 0 if self._learnt is None else self._learnt.uncertainty_ns
 
-    def delay_ns(self, percent: float) -> int | None:
-        """Percentile of arrival minus capture, None before the first frame."""
-        return round(float(np.percentile(self._delays, percent))) if self._delays else None
+    def delay_ns(self, quantile: float) -> int | None:
+        """Quantile (0..1) of arrival minus capture over recent frames, None before the first one."""
+        if not self._delays:
+            return None
+        if not self._sorted_delays:
+            self._sorted_delays = sorted(self._delays)
+        return self._sorted_delays[round(quantile * (len(self._sorted_delays) - 1))]
