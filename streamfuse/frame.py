@@ -87,6 +87,7 @@ class RawFrame:
     t_arrival: monotonic, taken right after the packet was received and before it was decoded.
     t_capture_hint: capture time known better than by PTS and arrival (file name, RTCP), same line as
     t_arrival when live and media time when not.
+    name: of the picture's file, without folder and suffix, when it has one of its own.
     """
 
     image: Image8 | Image16
@@ -96,6 +97,7 @@ class RawFrame:
     t_capture_hint: int | None = None
     unit: Unit = "agc8"
     corrupt: bool = False
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +109,7 @@ class Frame:
     seq: +1 for each frame the source delivered, going on over reconnects.
     epoch: +1 whenever the source's time line or geometry was broken (reconnect, PTS reset, resize).
     stamp_source: what `t_capture` rests on.
+    name: of the picture's file, without folder and suffix, when it has one of its own.
     """
 
     stream: Stream
@@ -123,6 +126,7 @@ class Frame:
     stamp_uncertainty_ns: int = 0
     duplicate: bool = False
     frozen: bool = False
+    name: str = ""
 
     @property
     def pts_seconds(self) -> Fraction | None:

@@ -37,6 +37,7 @@ def fused_frame(
     rung: Rung = Rung.FULL,
     latencies_ns: dict[str, int] | None = None,
     dropped: dict[str, int] | None = None,
+    name: str = "",
 ) -> FusedFrame:
     """A consistent fused frame; by default number `index` of a clip at `fps` with a time base of 1/15360.
 
@@ -57,6 +58,7 @@ def fused_frame(
         "time_base": None if live else time_base,
         "epoch": epoch,
         "stamp_source": "arrival" if live else "file_pts",
+        "name": name,
     }
     infrared = np.ascontiguousarray(255 - fused[..., 1])
     valid = np.full((height, width), 255, np.uint8)

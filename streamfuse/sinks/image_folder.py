@@ -1,0 +1,93 @@
+"""Image sequences: one picture a frame, each complete or absent."""
+
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, Self
+
+import cv2
+from pydantic import Field, model_validator
+
+from streamfuse.clock import Clock
+from streamfuse.errors import SinkError
+from streamfuse.frame import FusedFrame
+from streamfuse.registry import Options
+from streamfuse.sinks.views import View, render
+
+SUFFIXES = {"png": ".png", "jpeg": ".jpg"}
+DEFAULT_JPEG_QUALITY = 95
+"""Hardly visible loss at a quarter of a PNG's size."""
+
+
+class ImageFolderOptions(Options):
+    """Options of the `images` sink."""
+
+    path: Path = Field(description="output folder, made when missing")
+    format: Literal["png", "jpeg"] = Field("png", description="png is lossless")
+    quality: Annotated[int, Field(ge=1, le=100)] | None = Field(
+        None, description=f"of jpeg; null: {DEFAULT_JPEG_QUALITY}"
+    )
+    names: Literal["source", "number"] = Field(
+        "source", description="source: as the visible picture was named, numbers where it had no name"
+    )
+    picture: View = Field("fused", description="which picture of the frame is written")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.format == "png" and self.quality is not None:
+            raise ValueError("quality does not apply to png, which is lossless")
+        return self
+
+
+class ImageFolderSink:
+    """Writes each frame as an image file. A picture of the same name is overwritten."""
+
+    Options: ClassVar[type[ImageFolderOptions]] = ImageFolderOptions
+
+    def __init__(self, options: ImageFolderOptions, *, clock: Clock) -> None:
+        self._options = options
+        self._folder = options.path
+        self._suffix = SUFFIXES[options.format]
+        self._parameters: list[int] = []  # OpenCV's own choice for PNG is its fastest one
+        if options.format == "jpeg":
+            self._parameters = [cv2.IMWRITE_JPEG_QUALITY, options.quality or DEFAULT_JPEG_QUALITY]
+        self._written: set[str] = set()
+        self._opened = False
+
+    def open(self) -> None:
+        """Make the folder and prove that it can be written. Raises SinkError."""
+        if self._opened:
+            return
+        probe = self._folder / ".streamfuse-probe"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise SinkError(f"{self._folder}: cannot be written: {error.strerror}") from error
+        self._opened = True
+
+    def write(self, frame: FusedFrame) -> None:
+        """Write one picture. Raises SinkError."""
+        self.open()
+        bgr = cv2.cvtColor(render(frame, self._options.picture), cv2.COLOR_RGB2BGR)
+        _, data = cv2.imencode(self._suffix, bgr, self._parameters)
+        path = self._folder / (self._name(frame) + self._suffix)
+        partial = path.with_name(f".{path.name}.partial")
+        try:
+            partial.write_bytes(data.tobytes())
+            partial.replace(path)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise SinkError(f"{path}: writing failed: {error.strerror}; earlier pictures are kept") from error
+
+    def close(self) -> None:
+        """Nothing is left to finish: every picture was complete when it got its name."""
+
+    def _name(self, frame: FusedFrame) -> str:
+        number = f"{frame.seq:06d}"
+        source = frame.pair.vis.name
+        if self._options.names == "number" or not source:
+            return number
+        # several infrared pictures may belong to one visible picture
+        name = f"{source}_{number}" if source in self._written else source
+        self._written.add(source)
+        return name
