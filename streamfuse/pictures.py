@@ -10,16 +10,22 @@ from streamfuse.frame import Image8, Image16
 
 
 def read_picture(path: Path | str) -> Image8 | Image16:
-    """Read any 8- or 16-bit picture: (H, W), or (H, W, 3) RGB. Raises SourceError naming the file."""
+    """Read any 8- or 16-bit picture: (H, W), or (H, W, 3) RGB; its EXIF orientation is applied.
+
+    Raises:
+        SourceError: naming the file.
+    """
     path = Path(path)
-    if not path.is_file():
-        raise SourceError(f"{path}: no such picture")
-    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED) if path.stat().st_size else None
+    try:
+        data = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read: {error.strerror}") from error
+    # Keeps depth and channels as they are, less alpha; IMREAD_UNCHANGED would ignore the orientation.
+    image = cv2.imdecode(data, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR) if data.size else None
     if image is None or image.dtype not in (np.uint8, np.uint16):
         raise SourceError(f"{path}: not a picture that can be read (8- or 16-bit PNG, JPEG, TIFF, BMP)")
     if image.ndim == 3:
-        code = cv2.COLOR_BGRA2RGB if image.shape[2] == 4 else cv2.COLOR_BGR2RGB
-        image = cv2.cvtColor(image, code)
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     return image  # type: ignore[return-value]
 
 
