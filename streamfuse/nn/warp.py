@@ -1,0 +1,71 @@
+"""The package's warp convention, on tensors.
+
+A flow is a pull field in pixels with channels (dx, dy): warped(p) = moving(p + flow(p)). Sampling is
+bilinear with align_corners=True; positions outside the picture take its border.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def identity_grid(height: int, width: int, *, device: torch.device | str = "cpu") -> Tensor:
+    """The position of every pixel: float32 (1, 2, H, W), channels (x, y)."""
+    y, x = torch.meshgrid(
+        torch.arange(height, dtype=torch.float32, device=device),
+        torch.arange(width, dtype=torch.float32, device=device),
+        indexing="ij",
+    )
+    return torch.stack((x, y))[None]
+
+
+def warp(moving: Tensor, flow: Tensor) -> Tensor:
+    """Pull `moving` through `flow`.
+
+    Positions are computed in float32 whatever the precision of `moving`: a 16-bit float cannot name the
+    pixels of a 640-pixel row.
+
+    Args:
+        moving: (B, C, H, W).
+        flow: (B, 2, H, W), pixels, channels (dx, dy).
+
+    Returns:
+        (B, C, H, W) of the type of `moving`. Zero flow is the identity up to the rounding of
+        normalised float32 positions (below 1e-4 px at 640 pixels).
+    """
+    h, w = flow.shape[-2:]
+    with torch.autocast(moving.device.type, enabled=False):
+        position = identity_grid(h, w, device=flow.device) + flow
+        grid = (position * _normaliser(h, w, flow.device) - 1).permute(0, 2, 3, 1)
+        work = moving if moving.dtype == grid.dtype else moving.to(grid.dtype)
+        warped = F.grid_sample(work, grid, mode="bilinear", padding_mode="border", align_corners=True)
+    return warped.to(moving.dtype)
+
+
+def compose(first: Tensor, then: Tensor) -> Tensor:
+    """One flow for warping by `first` and warping the result by `then`.
+
+    warp(warp(moving, first), then) samples `moving` at r + first(r) with r = p + then(p), so the sum is
+    then(p) + first(p + then(p)). It is not clamped: where it points outside, `inside` says so.
+
+    Args:
+        first, then: (B, 2, H, W), pixels, channels (dx, dy).
+
+    Returns:
+        (B, 2, H, W).
+    """
+    return then + warp(first, then)
+
+
+def inside(flow: Tensor) -> Tensor:
+    """Validity of a warp: bool (B, 1, H, W), True where p + flow(p) lies on the moving picture."""
+    h, w = flow.shape[-2:]
+    position = identity_grid(h, w, device=flow.device) + flow
+    limit = torch.tensor([w - 1, h - 1], dtype=flow.dtype, device=flow.device).view(1, 2, 1, 1)
+    return ((position >= 0) & (position <= limit)).all(dim=1, keepdim=True)
+
+
+def _normaliser(height: int, width: int, device: torch.device) -> Tensor:
+    """Pixels to [0, 2], (1, 2, 1, 1); a side of one pixel has only one place to look at."""
+    sides = (max(width - 1, 1), max(height - 1, 1))
+    return torch.tensor([2 / sides[0], 2 / sides[1]], dtype=torch.float32, device=device).view(1, 2, 1, 1)
