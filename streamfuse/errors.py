@@ -35,3 +35,11 @@ class WeightsError(StreamfuseError):
 
 class DataError(StreamfuseError):
     """Input pictures or arrays do not have the shape, type or range that is needed."""
+
+
+class WireError(StreamfuseError):
+    """Bytes on a topic are not a message of the wire schema, or one cannot be made of a frame."""
+
+
+class StaleError(StreamfuseError):
+    """No message as fresh as asked for."""
