@@ -117,6 +117,7 @@ class ImageFolderSource:
             time_base=timeline.time_base,
             t_capture_hint=None if timeline.origin == "rate" else timeline.pts[i],
             unit="agc8" if image.dtype == np.uint8 else self._options.unit,
+            name=path.stem,
         )
 
     def close(self) -> None:
