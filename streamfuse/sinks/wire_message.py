@@ -40,11 +40,22 @@ REQUIRED: dict[str, dict[str, type]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Message:
-    """A decoded message. The dictionary `header` is as it came, unknown keys included."""
+    """A decoded message. The dictionary `header` is as it came, unknown keys included.
+
+    A `Subscriber` adds received_ns: local monotonic time of arrival; delay_ns: capture to arrival;
+    lost: messages of this topic missing right before it.
+    """
 
     topic: str
     header: dict[str, Any]
     payloads: tuple[memoryview, ...]
+    received_ns: int = 0
+    delay_ns: int = 0
+    lost: int = 0
+
+    def age_ns(self, now_ns: int) -> int:
+        """Time since capture (since publication, for recordings) at a local monotonic time."""
+        return self.delay_ns + now_ns - self.received_ns
 
     @property
     def session(self) -> str:
@@ -139,7 +150,7 @@ def _decode_head(topic_part: bytes, data: bytes) -> tuple[str, dict[str, Any]]:
         raise WireError(f"{topic!r:.80}: no streamfuse header, which is a JSON object of at most 4 KiB")
     try:
         header = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WireError(f"{topic}: the header is not JSON: {error}") from error
     schema, version = header.get("schema"), header.get("version")
     if schema not in REQUIRED:
@@ -149,17 +160,31 @@ def _decode_head(topic_part: bytes, data: bytes) -> tuple[str, dict[str, Any]]:
     for key, kind in REQUIRED[schema].items():
         if not isinstance(header.get(key), kind):
             raise WireError(f"{topic}: header key {key!r} is {header.get(key)!r:.40}, not a {kind.__name__}")
+    if schema == FRAME_SCHEMA:
+        _check_words(topic, header)
     for key in ("stamp", "publish_stamp"):
         if key in REQUIRED[schema]:
             _check_integers(topic, key, header[key], ("sec", "nanosec"))
     for entry in header.get("images", []):
         _check_integers(topic, "images", entry, ("width", "height", "step", "nbytes"))
+        if min(entry["width"], entry["height"], entry["step"], entry["nbytes"]) < 0:
+            raise WireError(f"{topic}: an image has a negative size: {entry!r:.200}")
     return topic, header
 
 
+def _check_words(topic: str, header: dict[str, Any]) -> None:
+    registration, age = header["registration"], header["latency_ns"].get("capture_to_publish")
+    if not isinstance(registration.get("status"), str) or not isinstance(
+        registration.get("confidence"), int | float
+    ):
+        raise WireError(f"{topic}: header key 'registration' is {registration!r:.60}: status or confidence?")
+    if not isinstance(age, int | None):
+        raise WireError(f"{topic}: latency_ns.capture_to_publish is {age!r:.40}, not nanoseconds or null")
+
+
 def _check_integers(topic: str, key: str, value: Any, names: tuple[str, ...]) -> None:
-    if not (isinstance(value, dict) and all(isinstance(value.get(n), int) and value[n] >= 0 for n in names)):
-        raise WireError(f"{topic}: header key {key!r} is {value!r:.60}, not whole numbers for {names}")
+    if not (isinstance(value, dict) and all(isinstance(value.get(name), int) for name in names)):
+        raise WireError(f"{topic}: header key {key!r} is {value!r:.60}, without integers for {names}")
 
 
 def _decode_image(entry: dict[str, Any], payload: memoryview) -> npt.NDArray[Any]:
