@@ -87,9 +87,9 @@ class RtspServer:
 
 def _require_gstreamer() -> None:
     check = "import gi; gi.require_version('GstRtspServer', '1.0'); from gi.repository import GstRtspServer"
-    if Path(SYSTEM_PYTHON).exists():
-        if subprocess.run([SYSTEM_PYTHON, "-c", check], capture_output=True, check=False).returncode == 0:
-            return
+    command = [SYSTEM_PYTHON, "-c", check]
+    if Path(SYSTEM_PYTHON).exists() and not subprocess.run(command, capture_output=True).returncode:
+        return
     message = f"no RTSP server: {SYSTEM_PYTHON} lacks GStreamer's (Debian: apt-get install {PACKAGES})"
     if os.environ.get("CI"):
         pytest.fail(message)

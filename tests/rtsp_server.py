@@ -1,7 +1,7 @@
 """An RTSP server of its own process, run by the system's Python, which has GStreamer's bindings.
 
-Usage: rtsp_server.py SETTINGS, a JSON object (see `rtsp.RtspServer`). Prints the port it listens on. Ends when
-its standard input closes, so it never outlives the test that started it.
+Usage: rtsp_server.py SETTINGS, a JSON object (see `rtsp.RtspServer`). Prints the port it listens on. Ends
+when its standard input closes, so it never outlives the test that started it.
 """
 
 import json
@@ -39,9 +39,10 @@ def main() -> None:
         server.set_auth(access)
     for path, mount in settings["mounts"].items():
         factory = GstRtspServer.RTSPMediaFactory()
+        encoder = f"x264enc tune=zerolatency speed-preset=ultrafast key-int-max={settings['gop']}"
         factory.set_launch(
-            f"( {picture_source(mount, settings)} ! videoconvert ! x264enc tune=zerolatency speed-preset=ultrafast "
-            f"key-int-max={settings['gop']} ! rtph264pay name=pay0 pt=96 config-interval=1 )"
+            f"( {picture_source(mount, settings)} ! videoconvert ! {encoder} "
+            "! rtph264pay name=pay0 pt=96 config-interval=1 )"
         )
         factory.set_shared(True)
         if settings["tcp_only"]:

@@ -21,14 +21,12 @@ _SENSOR_SIZES = frozenset(
         *((640, 512), (256, 384), (384, 576)),
     }
 )
-"""Microbolometer arrays; the last two send the picture and the temperatures one above the other. No webcam has
-one of these as its largest size."""
+"""Microbolometer arrays; the last two send picture and temperatures one above the other. No webcam has one of
+these as its largest size."""
 _EXPORT_LIMIT_FPS = 9.1
 """Thermal cores slower than 9 Hz need no export licence, so most are."""
 _COUNTS = frozenset({"Y16", "Y14", "Y12"})
-_NAMES = re.compile(
-    r"(?i)flir|boson|lepton|purethermal|tau ?2|seek ?therm|infiray|p2 ?pro|hikmicro|thermal|xtherm"
-)
+_NAMES = re.compile(r"(?i)flir|boson|lepton|tau ?2|seek ?therm|infiray|p2 ?pro|hikmicro|\w*thermal|xtherm")
 
 # Request numbers (each holds the size of its structure) and where the fields lie.
 _QUERYCAP, _QUERYCAP_SIZE = 0x80685600, 104
@@ -59,9 +57,9 @@ class Mode:
 class Camera:
     """One camera.
 
-    device: `/dev/videoN`, which may be another camera's after a restart. stable: names that stay, by USB socket
-    and by serial number. thermal: why it looks like a thermal camera, empty when it does not. problem: why it
-    could not be asked.
+    device: `/dev/videoN`, which may be another camera's after a restart. stable: names that stay, by USB
+    socket and by serial number. thermal: why it looks like a thermal camera, empty when it does not.
+    problem: why it could not be asked.
     """
 
     device: Path

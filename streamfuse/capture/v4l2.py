@@ -5,6 +5,7 @@ errors, and everything behind the opening of the device, which is shared with th
 """
 
 import errno
+import sys
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -36,7 +37,7 @@ class V4l2Options(SourceOptions):
     """A camera of this machine."""
 
     device: Path = Field(
-        description="prefer the stable names under /dev/v4l/by-path or by-id, which `streamfuse devices` lists: "
+        description="prefer a stable name of /dev/v4l/by-path or by-id (`streamfuse devices` lists them): "
         "/dev/videoN changes from start to start"
     )
     format: CameraFormat = Field(
@@ -58,8 +59,8 @@ class V4l2Options(SourceOptions):
 class V4l2Source(LiveVideoSource):
     """Captures from a camera. Pictures: as `VideoFileSource`.
 
-    PTS are the driver's stamps, for USB cameras the host's monotonic time when the transfer of a picture began.
-    A driver that hangs without reporting an error keeps the device busy until it is unplugged.
+    PTS are the driver's stamps, for USB cameras the host's monotonic time when the transfer of a picture
+    began. A driver that hangs without reporting an error keeps the device busy until it is unplugged.
     """
 
     Options: ClassVar[type[V4l2Options]] = V4l2Options
@@ -76,6 +77,8 @@ class V4l2Source(LiveVideoSource):
         self._options = options
 
     def _connect(self) -> InputContainer:
+        if sys.platform != "linux":
+            raise SourceError(f"{self._name}: v4l2 cameras exist on Linux only")
         options = self._options
         settings: dict[str, str] = {}
         if options.format != "auto":
