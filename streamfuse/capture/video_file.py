@@ -10,11 +10,12 @@ from dataclasses import replace
 from fractions import Fraction
 from itertools import chain, dropwhile, takewhile
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import av
 import av.error
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.stream import VideoStream
 from pydantic import Field
 
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 
 STAMP_ROUNDING = Fraction(1, 1000)
 """Seconds. Matroska rounds stamps to 1 ms; start and end must not miss a picture by that."""
+CUT_OFF_S = 0.25
+"""Ending so much before the announced duration means that a part is missing; less is rounding."""
 MP4_HEAD_BOXES = frozenset({b"ftyp", b"mdat", b"wide", b"free", b"skip"})
 MP4_BOX_HEADER = 8
 """Bytes: size and kind of a box."""
@@ -130,17 +133,30 @@ class VideoFileSource:
         return self._decode(self._container)
 
     def _decode(self, container: InputContainer) -> Iterator[RawFrame]:
+        for packet in self._packets(container):
+            yield from self._decoder.decode(packet, t_arrival=self._clock.now_ns())
+        if self.drops[DropCause.CORRUPT]:
+            lost = self.drops[DropCause.CORRUPT]
+            log.warning("%s: %d packets could not be decoded", self._options.path, lost)
+
+    def _packets(self, container: InputContainer) -> Iterator["Packet[VideoStream]"]:
+        """All packets and the empty one that flushes the decoder, also of a file damaged or cut off."""
         path = self._options.path
-        packets = 0
+        end_s = Fraction(0)
         try:
             for packet in container.demux(self._stream):
-                packets += packet.size > 0
-                yield from self._decoder.decode(packet, t_arrival=self._clock.now_ns())
+                if packet.pts is not None:
+                    end_s = max(end_s, (packet.pts + (packet.duration or 0)) * packet.time_base)
+                yield packet
         except av.error.InvalidDataError as error:
-            log.warning("%s: damaged after packet %d (%s), the rest is lost", path, packets, error.strerror)
-        else:
-            if self.drops[DropCause.CORRUPT]:
-                log.warning("%s: %d packets could not be decoded", path, self.drops[DropCause.CORRUPT])
+            log.warning("%s: damaged after %.3f s (%s), the rest is lost", path, end_s, error.strerror)
+            flush: Any = Packet()
+            flush.stream = self._stream
+            yield flush
+            return
+        promised_s = _promised_end_s(container, self._stream)
+        if end_s and promised_s is not None and promised_s - end_s > CUT_OFF_S:
+            log.warning("%s: cut off: ends after %.3f s of %.3f s", path, end_s, promised_s)
 
     def _stamped(self, pictures: Iterator[RawFrame], first: RawFrame) -> Iterator[RawFrame]:
         """The pictures with stamps of the file, or, if it has none, counted at the rate given."""
@@ -208,6 +224,15 @@ class VideoFileSource:
         duration_s = self._container.duration / av.time_base
         end_s = min(duration_s, options.end_s or duration_s)
         return max(1, round((end_s - (options.start_s or 0)) * fps))
+
+
+def _promised_end_s(container: InputContainer, stream: VideoStream) -> float | None:
+    """When the video should end, by the file's own account; None when it has none."""
+    if stream.duration is not None and stream.time_base is not None:
+        return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+    if container.duration is not None and len(container.streams) == 1:
+        return ((container.start_time or 0) + container.duration) / av.time_base
+    return None
 
 
 def _before(picture: RawFrame, limit: Fraction) -> bool:

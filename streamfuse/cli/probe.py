@@ -36,9 +36,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"  picture   {info.width}x{info.height}, {rate}" + (f", {known}" if known else ""))
     if info.frame_count is not None:
         print(f"  length    {info.frame_count} pictures")
-    print(
-        f"  delivers  {report.pixels} ({report.unit}), values {report.low}..{report.high}, {_looks(report)}"
-    )
+    print(f"  delivers  {report.pixels}, values {report.low}..{report.high}, {_looks(report)}")
     if report.pts_interval_ms is not None:
         median, longest = report.pts_interval_ms
         print(f"  stamps    from {report.first_pts_s:.6f} s, every {median:.3f} ms, at most {longest:.3f} ms")
