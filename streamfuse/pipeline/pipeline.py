@@ -162,7 +162,7 @@ class Pipeline:
                 finite, endless = sorted(STREAMS, key=lambda stream: live[stream])
                 raise ConfigError(
                     f"sources.{endless} is live and sources.{finite} is not: their stamps have no "
-                    "common time line. Set pipeline.mode=live to play the finite one in real time from the start of the run"
+                    "common time line. Set pipeline.mode=live to play the finite one in real time"
                 )
             return live["ir"]
         if mode == "offline" and any(live.values()):

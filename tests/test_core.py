@@ -1,0 +1,140 @@
+"""The steppable core: what goes in comes out or is counted."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from factories import fused_frame
+
+from streamfuse.clock import NS_PER_MS, VirtualClock
+from streamfuse.frame import DropCause, Frame, FramePair, FusedFrame, Stream
+from streamfuse.pairing.matcher import Matcher
+from streamfuse.pairing.options import PairingOptions
+from streamfuse.pipeline.core import FusionCore
+from streamfuse.pipeline.offline import run_offline
+from streamfuse.pipeline.statistics import Report, Statistics
+
+
+class PretendWorker:
+    """Takes `cost_ns` of the clock for each pair and fuses nothing."""
+
+    def __init__(self, clock: VirtualClock, cost_ns: int = 0) -> None:
+        self._clock = clock
+        self.cost_ns = cost_ns
+
+    def process(self, pair: FramePair, *, seq: int, dropped: dict[str, int]) -> FusedFrame:
+        self._clock.advance_ns(self.cost_ns)
+        template = fused_frame(seq)
+        return FusedFrame(
+            image=pair.vis.image,
+            seq=seq,
+            t_capture=pair.t_capture,
+            pair=pair,
+            registered_ir=template.registered_ir,
+            valid=template.valid,
+            registration=template.registration,
+            dropped=dropped,
+        )
+
+
+def frame(stream: Stream, seq: int, t_ms: float) -> Frame:
+    shape = (4, 4) if stream == "ir" else (4, 4, 3)
+    t = round(t_ms * NS_PER_MS)
+    return Frame(stream=stream, image=np.zeros(shape, np.uint8), seq=seq, t_capture=t, t_arrival=t)
+
+
+def make_core(*, live: bool, cost_ms: float = 0, budget_ms: float = 100, **pairing: Any) -> FusionCore:
+    clock = VirtualClock()
+    core = FusionCore(
+        Matcher(PairingOptions(**pairing), live=live, default_driver="vis"),
+        PretendWorker(clock, round(cost_ms * NS_PER_MS)),  # type: ignore[arg-type]
+        live=live,
+        budget_ns=round(budget_ms * NS_PER_MS),
+        clock=clock,
+        statistics=Statistics(),
+    )
+    core.test_clock = clock  # type: ignore[attr-defined]
+    return core
+
+
+def report_of(core: FusionCore) -> Report:
+    return core._statistics.report()
+
+
+class ListReader:
+    def __init__(self, frames: list[Frame]) -> None:
+        self._frames = iter(frames)
+
+    def read(self) -> Frame | None:
+        return next(self._frames, None)
+
+
+@pytest.mark.parametrize(("ir_hz", "vis_hz"), [(25, 25), (9, 30), (30, 9), (8.7, 30)])
+@pytest.mark.parametrize("driver", ["ir", "vis"])
+def test_offline_conserves_every_frame(ir_hz: float, vis_hz: float, driver: str) -> None:
+    core = make_core(live=False, driver=driver)
+    readers: dict[Stream, Any] = {
+        "ir": ListReader([frame("ir", i, i * 1000 / ir_hz) for i in range(int(4 * ir_hz))]),
+        "vis": ListReader([frame("vis", i, i * 1000 / vis_hz) for i in range(int(4 * vis_hz))]),
+    }
+    out = list(run_offline(core, readers))
+    core.finish()
+    report = report_of(core)
+    assert len(out) == report.frames_out > 20
+    assert report.unaccounted() == {"ir": 0, "vis": 0}
+    assert [f.seq for f in out] == list(range(len(out)))
+    if driver == "vis":
+        assert report.dropped["vis"] == {}
+
+
+def test_stopping_half_way_accounts_for_what_was_left() -> None:
+    core = make_core(live=False)
+    readers: dict[Stream, Any] = {
+        s: ListReader([frame(s, i, i * 40) for i in range(50)]) for s in ("ir", "vis")
+    }
+    out = list(itertools.islice(run_offline(core, readers), 20))
+    core.finish()
+    assert len(out) == 20
+    assert report_of(core).unaccounted() == {"ir": 0, "vis": 0}
+
+
+def feed_live(core: FusionCore, seconds: float) -> list[FusedFrame]:
+    """25 Hz both, the clock running with the frames or ahead of them when the worker is slow."""
+    clock: VirtualClock = core.test_clock  # type: ignore[attr-defined]
+    waiting = [frame(s, i, i * 40) for i in range(int(25 * seconds)) for s in ("ir", "vis")]
+    out: list[FusedFrame] = []
+    while waiting:
+        clock.advance_ns(max(0, waiting[0].t_arrival - clock.now_ns()))
+        while waiting and waiting[0].t_arrival <= clock.now_ns():
+            core.feed(waiting.pop(0))
+        out += core.step()
+    core.finish()
+    return out
+
+
+def test_fast_worker_drops_nothing_live() -> None:
+    core = make_core(live=True, cost_ms=10)
+    out = feed_live(core, 4)
+    report = report_of(core)
+    assert len(out) >= 98
+    assert report.dropped["vis"].get(DropCause.LATE, 0) == 0
+    assert report.unaccounted() == {"ir": 0, "vis": 0}
+
+
+def test_slow_worker_drops_by_age_and_never_starves() -> None:
+    core = make_core(live=True, cost_ms=100, budget_ms=100)
+    clock: VirtualClock = core.test_clock  # type: ignore[attr-defined]
+    out = feed_live(core, 8)
+    report = report_of(core)
+    assert report.dropped["vis"]["late"] > 80
+    assert len(out) >= 70
+    assert report.unaccounted() == {"ir": 0, "vis": 0}
+    assert clock.now_ns() - out[-1].t_capture < 400 * NS_PER_MS
+
+
+def test_worker_slower_than_the_budget_still_gives_the_newest() -> None:
+    core = make_core(live=True, cost_ms=500, budget_ms=50)
+    out = feed_live(core, 6)
+    assert len(out) >= 10
+    assert report_of(core).unaccounted() == {"ir": 0, "vis": 0}
