@@ -24,6 +24,8 @@ SensorUnit = Literal["counts", "centikelvin"]
 
 _GREY_16 = frozenset(f"gray{bits}{endian}" for bits in (9, 10, 12, 14, 16) for endian in ("le", "be"))
 """Single-channel formats of more than 8 bits: sensor counts, never rescaled."""
+_STUDIO_TO_FULL = np.clip(np.round((np.arange(256) - 16) * 255 / 219), 0, 255).astype(np.uint8)
+"""Luma of limited range, 16..235 (BT.601), to 0..255."""
 _MATRIX_ENTRIES = 9
 
 
@@ -155,10 +157,8 @@ class PictureDecoder:
         if name in _GREY_16:
             return np.ascontiguousarray(frame.to_ndarray(), dtype=np.uint16)
         if name == "gray":
-            if frame.color_range == ColorRange.MPEG:
-                frame = self._reformatter.reformat(
-                    frame, format="gray", dst_color_range=ColorRange.JPEG, threads=1
-                )
-            return np.ascontiguousarray(frame.to_ndarray(), dtype=np.uint8)
+            grey = np.ascontiguousarray(frame.to_ndarray(), dtype=np.uint8)
+            # swscale takes any grey for full range, so it cannot be asked to stretch it.
+            return cv2.LUT(grey, _STUDIO_TO_FULL) if frame.color_range == ColorRange.MPEG else grey
         rgb = self._reformatter.reformat(frame, format="rgb24", threads=1)
         return np.ascontiguousarray(rgb.to_ndarray(), dtype=np.uint8)
