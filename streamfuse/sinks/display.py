@@ -1,0 +1,147 @@
+"""Whether a window can be opened here, found out without opening one.
+
+Qt ends the whole process when it cannot reach its display, so the question is put to the X server directly:
+the connection set-up of the X11 protocol (section 8 of its specification), with the cookies that libX11 would
+take from the Xauthority file.
+"""
+
+import ctypes
+import os
+import re
+import socket
+import struct
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+
+from streamfuse.errors import SinkError
+
+TIMEOUT_S = 3.0
+"""A forwarded display over a slow link answers in well under a second."""
+X_PORT = 6000
+COOKIE = b"MIT-MAGIC-COOKIE-1"
+_DISPLAY = re.compile(r"^(?:[^/:]+/)?(?P<host>[^:]*):(?P<number>\d+)(?:\.\d+)?$")
+_SUCCESS = 1
+
+
+@contextmanager
+def display_for_windows(environ: Mapping[str, str] = os.environ) -> Iterator[None]:
+    """Prove that OpenCV can open a window, and hold the display meanwhile.
+
+    A server such as Xvfb starts afresh when its last client leaves: a proof that hung up before the window
+    library connects would make that connection fail.
+
+    Raises:
+        SinkError: what is missing and what would help.
+    """
+    if not cv2.currentUIFramework():
+        raise SinkError(
+            "screen: this OpenCV is built without windows: pip uninstall opencv-python-headless, "
+            "then pip install --force-reinstall opencv-python"
+        )
+    if sys.platform != "linux":
+        yield
+        return
+    _load_plugin()
+    with _open_display(environ):
+        yield
+
+
+def _open_display(environ: Mapping[str, str]) -> socket.socket:
+    """A set-up connection to the X server."""
+    display = environ.get("DISPLAY", "")
+    if not display:
+        wayland = " (OpenCV needs X11: start Xwayland)" if environ.get("WAYLAND_DISPLAY") else ""
+        raise SinkError(
+            f"screen: no display: DISPLAY is not set{wayland}; use a desktop session, ssh -X, or xvfb-run"
+        )
+    parsed = _DISPLAY.match(display)
+    if parsed is None:
+        raise SinkError(f"screen: no display: DISPLAY={display!r} does not look like [host]:number")
+    host, number = parsed["host"], int(parsed["number"])
+    refusal = ""
+    for name, data in (*_cookies(environ, number), (b"", b"")):
+        try:
+            connection = _connect(host, number)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise SinkError(
+                f"screen: no display: the X server {display} does not answer: {reason}"
+            ) from error
+        refusal = _refusal(connection, name, data)
+        if not refusal:
+            return connection
+        connection.close()
+    raise SinkError(f"screen: no display: the X server {display} {refusal}")
+
+
+def _load_plugin() -> None:
+    """Load Qt's X11 plugin as Qt would: a missing system library is named by the loader."""
+    plugin = Path(cv2.__file__).parent / "qt/plugins/platforms/libqxcb.so"
+    if plugin.exists():
+        try:
+            ctypes.CDLL(str(plugin))
+        except OSError as error:
+            raise SinkError(f"screen: OpenCV's window library cannot be loaded: {error}") from error
+
+
+def _refusal(connection: socket.socket, name: bytes, data: bytes) -> str:
+    """Set up the connection; why the server will not have it, empty when it will."""
+    try:
+        connection.sendall(_setup_request(name, data))
+        answer = connection.recv(8)
+        if len(answer) < 8:
+            return "closed the connection"
+        if answer[0] == _SUCCESS:
+            return ""
+        text = connection.recv(answer[1]).decode(errors="replace").strip()
+        return f"refuses: {text or 'authorisation needed'}"
+    except OSError as error:
+        return f"does not answer: {error.strerror or error}"
+
+
+def _connect(host: str, number: int) -> socket.socket:
+    if host not in ("", "unix"):
+        return socket.create_connection((host, X_PORT + number), timeout=TIMEOUT_S)
+    path = f"/tmp/.X11-unix/X{number}"
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(TIMEOUT_S)
+    try:
+        connection.connect("\0" + path)  # the abstract socket first, as libxcb does
+    except OSError:
+        try:
+            connection.connect(path)
+        except OSError:
+            connection.close()
+            raise
+    return connection
+
+
+def _setup_request(name: bytes, data: bytes) -> bytes:
+    def padded(value: bytes) -> bytes:
+        return value + bytes(-len(value) % 4)
+
+    return struct.pack("<BxHHHHxx", ord("l"), 11, 0, len(name), len(data)) + padded(name) + padded(data)
+
+
+def _cookies(environ: Mapping[str, str], number: int) -> Iterator[tuple[bytes, bytes]]:
+    """The cookies for a display number in the Xauthority file: five length-prefixed fields an entry."""
+    path = Path(environ.get("XAUTHORITY") or Path(environ.get("HOME", "/")) / ".Xauthority")
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return
+    position = 0
+    while position + 2 <= len(content):
+        position += 2  # the address family: any address may be ours
+        fields = []
+        for _ in range(4):
+            (length,) = struct.unpack_from(">H", content.ljust(position + 2, b"\0"), position)
+            fields.append(content[position + 2 : position + 2 + length])
+            position += 2 + length
+        _, entry_number, name, data = fields
+        if name == COOKIE and entry_number in (b"", str(number).encode()):
+            yield name, data
