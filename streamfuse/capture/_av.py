@@ -159,6 +159,8 @@ class PictureDecoder:
         if name == "gray":
             grey = np.ascontiguousarray(frame.to_ndarray(), dtype=np.uint8)
             # swscale takes any grey for full range, so it cannot be asked to stretch it.
-            return cv2.LUT(grey, _STUDIO_TO_FULL) if frame.color_range == ColorRange.MPEG else grey
+            if frame.color_range == ColorRange.MPEG:
+                grey = np.asarray(cv2.LUT(grey, _STUDIO_TO_FULL), dtype=np.uint8)
+            return grey
         rgb = self._reformatter.reformat(frame, format="rgb24", threads=1)
         return np.ascontiguousarray(rgb.to_ndarray(), dtype=np.uint8)

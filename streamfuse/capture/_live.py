@@ -2,6 +2,7 @@
 
 import threading
 from collections import Counter, deque
+from dataclasses import replace
 
 import av.error
 from av.container import InputContainer
@@ -23,7 +24,7 @@ class LiveVideoSource:
 
     Args:
         name: for messages, free of credentials.
-        open_timeout_s: longest wait for a connection and its first picture.
+        open_timeout_s: longest wait for a connection, and then for its first picture.
         stall_s: longest wait for a picture after that.
         threads: decoder threads.
     """
@@ -78,34 +79,20 @@ class LiveVideoSource:
             SourceError: what is asked for is wrong, and trying again will not help.
         """
         self.close()
-        deadline = self._clock.now_ns() + round(self._open_timeout_s * NS_PER_S)
-        self._pump = PacketPump(self._connect, name=self._name, clock=self._clock, drops=self.drops)
+        self._pictures = deque()
+        pump = PacketPump(self._connect, name=self._name, clock=self._clock, drops=self.drops)
+        self._pump = pump
         try:
-            try:
-                container, stream = self._pump.wait_open(2 * self._open_timeout_s + OPEN_GRACE_S)
-            except TimeoutError as error:
-                raise SourceInterrupted(f"{self._name}: connecting hangs, given up") from error
-            except PumpClosed as error:
-                raise SourceInterrupted(f"{self._name}: closed while connecting") from error
-            self._decoder = PictureDecoder(
-                stream, unit=self._unit, live=True, threads=self._threads, drops=self.drops
-            )
-            first = self._next_picture(max(deadline, self._clock.now_ns() + round(self._stall_s * NS_PER_S)))
+            info = self._start(pump)
+            first = self._next_picture(self._open_timeout_s)
             if first is None:
                 raise SourceInterrupted(f"{self._name}: ended before its first picture")
         except BaseException:
             self.close()
             raise
         self._pictures.appendleft(first)
-        return SourceInfo(
-            width=first.image.shape[1],
-            height=first.image.shape[0],
-            fps=float(stream.average_rate or stream.guessed_rate or 0),
-            time_base=first.time_base,
-            pixel_format=stream.pix_fmt or "",
-            codec=stream.codec.name,
-            detail=container.format.name,
-        )
+        height, width = first.image.shape[:2]
+        return replace(info, width=width, height=height, time_base=first.time_base)
 
     def read(self) -> RawFrame | None:
         """The next picture.
@@ -115,7 +102,7 @@ class LiveVideoSource:
         """
         if self._pump is None:
             raise SourceInterrupted(f"{self._name}: not open")
-        picture = self._next_picture(self._clock.now_ns() + round(self._stall_s * NS_PER_S))
+        picture = self._next_picture(self._stall_s)
         if picture is None:
             raise SourceInterrupted(f"{self._name}: the stream ended")
         return picture
@@ -127,28 +114,54 @@ class LiveVideoSource:
         pump.interrupt()
         with self._decoding:
             self._pump = self._decoder = None
-            self._pictures.clear()
         pump.stop()
 
-    def _next_picture(self, deadline: int) -> RawFrame | None:
+    def _start(self, pump: PacketPump) -> SourceInfo:
+        """Wait for the connection and prepare to decode; what is known before the first picture."""
+        try:
+            container, stream = pump.wait_open(2 * self._open_timeout_s + OPEN_GRACE_S)
+        except TimeoutError as error:
+            raise SourceInterrupted(f"{self._name}: connecting hangs, given up") from error
+        except PumpClosed as error:
+            raise SourceInterrupted(f"{self._name}: closed while connecting") from error
+        with self._decoding:
+            if self._pump is not pump:
+                raise SourceInterrupted(f"{self._name}: closed while connecting")
+            self._decoder = PictureDecoder(
+                stream, unit=self._unit, live=True, threads=self._threads, drops=self.drops
+            )
+            return SourceInfo(
+                width=stream.width,
+                height=stream.height,
+                fps=float(stream.average_rate or stream.guessed_rate or 0),
+                pixel_format=stream.pix_fmt or "",
+                codec=stream.codec.name,
+                detail=container.format.name,
+            )
+
+    def _next_picture(self, timeout_s: float) -> RawFrame | None:
         """The next picture, None at the end of the stream. Raises SourceInterrupted, SourceError."""
+        deadline = self._clock.now_ns() + round(timeout_s * NS_PER_S)
+        packets = 0
         while not self._pictures:
             pump = self._pump
-            if pump is None:
-                raise SourceInterrupted(f"{self._name}: closed")
             left_s = (deadline - self._clock.now_ns()) / NS_PER_S
             try:
-                timed = pump.next(max(0.0, left_s))
+                if pump is None:
+                    raise PumpClosed
+                if left_s <= 0:
+                    raise TimeoutError
+                timed = pump.next(left_s)
             except PumpClosed as error:
                 raise SourceInterrupted(f"{self._name}: closed") from error
             except TimeoutError as error:
-                raise SourceInterrupted(f"{self._name}: no picture for {self._stall_s:g} s") from error
+                silence = "data comes, but no picture" if packets else "no data"
+                raise SourceInterrupted(f"{self._name}: {silence} for {timeout_s:g} s") from error
             except av.error.FFmpegError as error:
                 raise self._explain(error) from error
             if timed is None:
                 return None
-            if left_s <= 0:
-                raise SourceInterrupted(f"{self._name}: data comes, but no picture for {self._stall_s:g} s")
+            packets += 1
             self._decode(timed)
         return self._pictures.popleft()
 

@@ -37,7 +37,8 @@ DIAGNOSIS_TIMEOUT_S = 2.0
 DEFAULT_PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443, "rtmp": 1935}
 
 _SECRET_QUERY = re.compile(r"(?i)([?&](?:[^=&]*(?:pass|pwd|token|key|secret|auth)[^=&]*)=)[^&#]*")
-_USER_INFO = re.compile(r"(?<=://)[^/?#]*@")
+_USER_INFO = re.compile(r"(?<=://)(?:[^\s@/]*:[^\s?#]*|[^\s/?#]*)@")
+"""Up to the last @ when there is a colon: passwords are often written without the encoding they need."""
 
 
 def redact(text: str) -> str:
@@ -58,7 +59,7 @@ class NetworkOptions(SourceOptions):
         "auto: udp, then tcp when that brings nothing",
     )
     open_timeout_s: Annotated[float, Field(gt=0)] = Field(
-        10.0, description="longest wait for a connection and its first picture"
+        10.0, description="longest wait for a connection, and then for its first picture"
     )
     max_delay_ms: Annotated[float, Field(ge=0)] = Field(
         100.0, description="udp: how long a missing packet is waited for"
