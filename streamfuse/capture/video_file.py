@@ -63,7 +63,7 @@ class VideoFileSource:
 
     Pictures: uint8 (H, W) from 8-bit grey formats, uint16 (H, W) unscaled from deeper grey, uint8
     (H, W, 3) RGB from anything else. The file's rotation mark is applied. `drops` counts the packets that
-    could not be decoded.
+    could not be decoded since it was opened.
     """
 
     Options: ClassVar[type[VideoFileOptions]] = VideoFileOptions
@@ -103,7 +103,11 @@ class VideoFileSource:
                 span = f"{start_s or 0:g} s to " + ("its end" if end_s is None else f"{end_s:g} s")
                 raise SourceError(f"{path}: no picture in the span asked for, {span}")
         except av.error.FFmpegError as error:
+            self.close()
             raise SourceError(f"{path}: cannot be decoded: {error.strerror}") from error
+        except SourceError:
+            self.close()
+            raise
         self._pictures = chain([first], pictures)
         return self._info(first)
 
@@ -125,6 +129,7 @@ class VideoFileSource:
         """Open the file, anew if need be; all its pictures."""
         options = self._options
         self.close()
+        self.drops.clear()
         self._container = open_video_file(options.path, hardware=options.hardware)
         self._stream = find_video_stream(self._container, str(options.path))
         self._decoder = PictureDecoder(
