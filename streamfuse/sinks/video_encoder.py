@@ -140,7 +140,7 @@ def available(settings: EncoderSettings, *, width: int, height: int) -> EncoderS
     software = SOFTWARE.get(settings.codec)
     if software is None:
         return settings
-    reason = _why_not(settings, width, height)
+    reason = why_not(settings, width=width, height=height)
     if reason is None:
         return settings
     logger.warning(
@@ -149,8 +149,8 @@ def available(settings: EncoderSettings, *, width: int, height: int) -> EncoderS
     return replace(settings, codec=software)
 
 
-def _why_not(settings: EncoderSettings, width: int, height: int) -> str | None:
-    """Open the encoder once, for nothing but its answer. FFmpeg says the reason only in its log."""
+def why_not(settings: EncoderSettings, *, width: int, height: int) -> str | None:
+    """Why an encoder cannot be used here, None when it can: it is opened once, for its answer."""
     level = av.logging.get_level()
     av.logging.set_level(av.logging.ERROR)
     try:
@@ -160,7 +160,7 @@ def _why_not(settings: EncoderSettings, width: int, height: int) -> str | None:
                 configure(context, settings, width=width, height=height, time_base=Fraction(1, 1000))
                 context.open()
             except (av.FFmpegError, ValueError) as error:
-                return lines[-1][2].strip() if lines else str(error)
+                return lines[-1][2].strip() if lines else str(error)  # FFmpeg says why only in its log
     finally:
         av.logging.set_level(level)
     return None
