@@ -98,6 +98,17 @@ def test_live_frames_follow_capture_time_from_zero(tmp_path: Path) -> None:
     assert times(tmp_path / "out.mkv") == [Fraction(ms, 1000) for ms in (0, 33, 70, 400)]
 
 
+@pytest.mark.parametrize("name", ["out.mkv", "out.mp4"])
+def test_dates_become_media_time(tmp_path: Path, name: str) -> None:
+    start = 1_700_000_000 * NS_PER_S
+    stamps = [start + t for t in (0, 33_000_000, 9_070_000_000)]
+    write_all(
+        tmp_path / name,
+        [fused_frame(i, pts=t, time_base=Fraction(1, NS_PER_S)) for i, t in enumerate(stamps)],
+    )
+    assert times(tmp_path / name) == [Fraction(ms, 1000) for ms in (0, 33, 9070)]
+
+
 def test_time_goes_on_over_a_new_epoch(tmp_path: Path) -> None:
     frames = [fused_frame(i) for i in range(3)]
     frames += [

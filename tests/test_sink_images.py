@@ -1,5 +1,6 @@
 """Image sequences and callables as sinks."""
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import pytest
 from factories import fused_frame
 from pydantic import ValidationError
 
-from streamfuse.clock import VirtualClock
+from streamfuse.capture.image_folder import ImageFolderOptions as ImageSourceOptions
+from streamfuse.capture.image_folder import ImageFolderSource
+from streamfuse.clock import NS_PER_S, VirtualClock
 from streamfuse.errors import SinkError
 from streamfuse.frame import FusedFrame
 from streamfuse.sinks.image_folder import ImageFolderOptions, ImageFolderSink
@@ -32,7 +35,7 @@ def read(path: Path) -> np.ndarray:
 def test_png_is_lossless_and_numbered(tmp_path: Path) -> None:
     frames = [fused_frame(i) for i in (0, 1, 12)]
     write_all(tmp_path / "deep" / "out", frames)
-    files = sorted((tmp_path / "deep" / "out").iterdir())
+    files = sorted((tmp_path / "deep" / "out").glob("*.png"))
     assert [f.name for f in files] == ["000000.png", "000001.png", "000012.png"]
     for file, frame in zip(files, frames, strict=True):
         assert (read(file) == frame.image).all()
@@ -41,13 +44,29 @@ def test_png_is_lossless_and_numbered(tmp_path: Path) -> None:
 def test_pictures_are_named_like_their_source(tmp_path: Path) -> None:
     frames = [fused_frame(0, name="FLIR_06307"), fused_frame(1, name="FLIR_06307"), fused_frame(2)]
     write_all(tmp_path, frames)
-    assert sorted(f.name for f in tmp_path.iterdir()) == [
+    assert sorted(f.name for f in tmp_path.glob("*.png")) == [
         "000002.png",
         "FLIR_06307.png",
         "FLIR_06307_000001.png",
     ]
     write_all(tmp_path / "numbers", frames, names="number")
     assert (tmp_path / "numbers" / "000000.png").is_file()
+
+
+def test_the_times_come_back_with_the_pictures(tmp_path: Path) -> None:
+    start = 1_700_000_000 * NS_PER_S
+    stamps = [start, start + 33_000_001, start + 900_000_000]
+    frames = [fused_frame(i, pts=t, time_base=Fraction(1, NS_PER_S)) for i, t in enumerate(stamps)]
+    write_all(tmp_path, frames)
+    source = ImageFolderSource(ImageSourceOptions(path=tmp_path), clock=VirtualClock())
+    source.open()
+    for stamp in stamps:
+        frame = source.read()
+        assert frame is not None
+        assert frame.pts * frame.time_base == Fraction(stamp, NS_PER_S)
+    source.close()
+    write_all(tmp_path / "plain", frames, timestamps=False)
+    assert not (tmp_path / "plain" / "timestamps.csv").exists()
 
 
 def test_jpeg_quality_counts(tmp_path: Path) -> None:
@@ -69,7 +88,7 @@ def test_a_second_run_replaces_the_first(tmp_path: Path) -> None:
     write_all(tmp_path, [fused_frame(0)])
     other = fused_frame(0, image=np.zeros((48, 64, 3), np.uint8))
     write_all(tmp_path, [other])
-    assert [f.name for f in tmp_path.iterdir()] == ["000000.png"]
+    assert [f.name for f in tmp_path.glob("*.png")] == ["000000.png"]
     assert not read(tmp_path / "000000.png").any()
 
 
@@ -83,7 +102,7 @@ def test_trouble_is_named_and_leaves_no_torn_picture(tmp_path: Path) -> None:
     (out / "000001.png").mkdir()
     with pytest.raises(SinkError, match=r"000001\.png: writing failed: .*; earlier pictures are kept"):
         sink.write(fused_frame(1))
-    assert sorted(f.name for f in out.iterdir()) == ["000000.png", "000001.png"]
+    assert sorted(f.name for f in out.glob("*.png")) == ["000000.png", "000001.png"]
     with pytest.raises(ValidationError, match="lossless"):
         ImageFolderOptions(path=out, quality=3)
 

@@ -1,18 +1,21 @@
-"""Image sequences: one picture a frame, each complete or absent."""
+"""Image sequences: one picture a frame, each complete or absent, their times in a table beside them."""
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self, TextIO
 
 import cv2
 from pydantic import Field, model_validator
 
-from streamfuse.clock import Clock
+from streamfuse.clock import NS_PER_S, Clock
 from streamfuse.errors import SinkError
 from streamfuse.frame import FusedFrame
 from streamfuse.registry import Options
+from streamfuse.sinks.media_time import MediaTime
 from streamfuse.sinks.views import View, render
 
 SUFFIXES = {"png": ".png", "jpeg": ".jpg"}
+TIMES_NAME = "timestamps.csv"
+"""Where the image folder source looks for times."""
 DEFAULT_JPEG_QUALITY = 95
 """Hardly visible loss at a quarter of a PNG's size."""
 
@@ -27,6 +30,9 @@ class ImageFolderOptions(Options):
     )
     names: Literal["source", "number"] = Field(
         "source", description="source: as the visible picture was named, numbers where it had no name"
+    )
+    timestamps: bool = Field(
+        True, description=f"keep the times in {TIMES_NAME}, as sources of kind images read them"
     )
     picture: View = Field("fused", description="which picture of the frame is written")
 
@@ -50,6 +56,8 @@ class ImageFolderSink:
         if options.format == "jpeg":
             self._parameters = [cv2.IMWRITE_JPEG_QUALITY, options.quality or DEFAULT_JPEG_QUALITY]
         self._written: set[str] = set()
+        self._time = MediaTime(keep_dates=True)
+        self._times: TextIO | None = None
         self._opened = False
 
     def open(self) -> None:
@@ -61,6 +69,9 @@ class ImageFolderSink:
             self._folder.mkdir(parents=True, exist_ok=True)
             probe.touch()
             probe.unlink()
+            if self._options.timestamps:
+                self._times = (self._folder / TIMES_NAME).open("w", encoding="utf-8")
+                self._times.write("name,timestamp_ns\n")
         except OSError as error:
             raise SinkError(f"{self._folder}: cannot be written: {error.strerror}") from error
         self._opened = True
@@ -75,12 +86,18 @@ class ImageFolderSink:
         try:
             partial.write_bytes(data.tobytes())
             partial.replace(path)
+            if self._times is not None:
+                self._times.write(f"{path.name},{round(self._time.seconds(frame) * NS_PER_S)}\n")
+                self._times.flush()
         except OSError as error:
             partial.unlink(missing_ok=True)
             raise SinkError(f"{path}: writing failed: {error.strerror}; earlier pictures are kept") from error
 
     def close(self) -> None:
-        """Nothing is left to finish: every picture was complete when it got its name."""
+        """Close the table; every picture was complete when it got its name."""
+        if self._times is not None:
+            self._times.close()
+            self._times = None
 
     def _name(self, frame: FusedFrame) -> str:
         number = f"{frame.seq:06d}"
