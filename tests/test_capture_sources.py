@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from streamfuse.capture.spec import open_source
 from streamfuse.clock import NS_PER_S, RealClock, VirtualClock
 from streamfuse.errors import ConfigError, SourceError
 from streamfuse.frame import DropCause, RawFrame
+from streamfuse.synth.code import read_code
 
 FRAMES = 24
 
@@ -63,6 +65,8 @@ class Case:
     layout: str
     step_s: Fraction = Fraction(1, 25)
     lossless: bool = False
+    number: Callable[[Any], int | None] = media.frame_number
+    size: tuple[int, int] = (media.WIDTH, media.HEIGHT)
 
 
 def clip(name: str, **encoding: Any) -> Callable[[Path], dict[str, Any]]:
@@ -101,6 +105,12 @@ def from_generator_function(folder: Path) -> dict[str, Any]:
     return {"frames": frames}
 
 
+def rendered(folder: Path) -> dict[str, Any]:
+    small = {"vis_width": 160, "vis_height": 120, "ir_width": 160, "ir_height": 120}
+    empty = {"people": 0, "cars": 0, "parked": 0, "trees": False}
+    return {"stream": "ir", "duration_s": FRAMES / 25, "rig": small, "scene": empty}
+
+
 CASES = {
     "h264 with B-frames, MP4": Case("file", clip("a.mp4", options={"bf": "2", "g": "8"}), "rgb8"),
     "h264, MKV": Case("file", clip("a.mkv"), "rgb8"),
@@ -120,6 +130,13 @@ CASES = {
     "16-bit TIFF": Case("images", pictures("{0}.tiff", grey16=True), "gray16", lossless=True),
     "pictures with a CSV": Case("images", dated_pictures, "rgb8", Fraction(1, 10), lossless=True),
     "list of arrays": Case("python", from_list, "rgb8", lossless=True),
+    "rendered infrared": Case(
+        "synthetic",
+        rendered,
+        "gray16",
+        number=partial(read_code, corner="top_right"),
+        size=(160, 120),
+    ),
     "generator of counts": Case("python", from_generator_function, "gray16", Fraction(1, 8), lossless=True),
 }
 
@@ -142,24 +159,25 @@ def test_delivers_every_picture_in_order_with_exact_stamps(case: Case, tmp_path:
         assert info.frame_count == FRAMES
     for i, frame in enumerate(frames):
         assert frame.image.flags.c_contiguous
-        assert frame.image.shape[:2] == (info.height, info.width) == (media.HEIGHT, media.WIDTH)
+        assert frame.image.shape[:2] == (info.height, info.width) == case.size[::-1]
         assert frame.image.dtype == (np.uint16 if case.layout == "gray16" else np.uint8)
         assert frame.image.ndim == (3 if case.layout == "rgb8" else 2)
         assert frame.unit == ("counts" if case.layout == "gray16" else "agc8")
         assert not frame.corrupt
-        if case.layout == "gray16":
-            np.testing.assert_array_equal(frame.image, media.counts(i))
-        elif case.lossless:
-            np.testing.assert_array_equal(frame.image, media.picture(i))
+        if case.lossless:
+            expected = media.counts(i) if case.layout == "gray16" else media.picture(i)
+            np.testing.assert_array_equal(frame.image, expected)
         else:
-            assert media.frame_number(frame.image) == i
+            assert case.number(frame.image) == i
     times = [frame.pts * frame.time_base for frame in frames]  # type: ignore[operator]
     steps = {later - earlier for earlier, later in pairwise(times)}
     assert steps == {case.step_s}
     assert frames[0].time_base == info.time_base
 
 
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.layout == "rgb8"])
+@pytest.mark.parametrize(
+    "name", [name for name, case in CASES.items() if case.layout == "rgb8" and case.kind != "synthetic"]
+)
 def test_colours_are_rgb(name: str, tmp_path: Path, opened: Callable[..., Source]) -> None:
     case = CASES[name]
     frame = opened(case.kind, **case.make(tmp_path)).read()
@@ -665,6 +683,14 @@ def test_words_mean_the_right_kind(tmp_path: Path) -> None:
     assert "secret" not in repr(options)
     assert "secret" not in options.model_dump_json()
     assert options.model_dump()["url"] == "rtsp://user:secret@host:1/path"
+    kind, options = open_source("synthetic:stream=ir,scene.light=night,rig.ir_width=160,duration_s=null")
+    assert kind == "synthetic"
+    assert options.model_dump(exclude_unset=True) == {
+        "stream": "ir",
+        "scene": {"light": "night"},
+        "rig": {"ir_width": 160},
+        "duration_s": None,
+    }
     for word in ("/dev/video7", "v4l2:/dev/v4l/by-path/pci-usb-0:1"):
         assert open_source(word)[0] == "v4l2"
 
@@ -674,6 +700,8 @@ def test_an_unknown_word_is_answered_with_what_there_is() -> None:
         open_source("nothing_here")
     with pytest.raises(ConfigError, match="must read key=value"):
         open_source("synthetic:what")
+    with pytest.raises(ConfigError, match="strem: unknown option; did you mean 'stream'"):
+        open_source("synthetic:strem=ir")
 
 
 # --- Cameras of this machine: no test machine has one, so only what happens without -----------------------

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from streamfuse.capture import SOURCES
 from streamfuse.capture.options import SourceOptions
-from streamfuse.config import describe_validation_error
+from streamfuse.config import apply_override, describe_validation_error
 from streamfuse.errors import ConfigError, SourceError
 
 FORMS = (
@@ -20,7 +20,7 @@ def open_source(spec: str) -> tuple[str, SourceOptions]:
     """What a word means: `SOURCES.load(kind)(options, clock=clock)` makes the source.
 
     Forms: `clip.mkv` (file), `folder/` (images), `rtsp://host/path` and other URLs (network), `/dev/video0`
-    or `v4l2:/dev/v4l/by-path/...` (v4l2), `synthetic:` or `synthetic:key=value,key=value`.
+    or `v4l2:/dev/v4l/by-path/...` (v4l2), `synthetic:` or `synthetic:stream=ir,scene.light=night`.
 
     Raises:
         SourceError: there is nothing of that name.
@@ -48,10 +48,9 @@ def _v4l2(spec: str, device: str) -> tuple[str, SourceOptions]:
 def _synthetic(spec: str, rest: str) -> tuple[str, SourceOptions]:
     options: dict[str, Any] = {}
     for item in filter(None, rest.split(",")):
-        key, equals, value = item.partition("=")
-        if not equals:
+        if "=" not in item:
             raise ConfigError(f"{spec}: {item!r} must read key=value")
-        options[key.strip()] = value.strip()
+        apply_override(options, item)
     return _make("synthetic", spec, **options)
 
 
