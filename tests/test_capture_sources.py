@@ -175,9 +175,7 @@ def test_delivers_every_picture_in_order_with_exact_stamps(case: Case, tmp_path:
     assert frames[0].time_base == info.time_base
 
 
-@pytest.mark.parametrize(
-    "name", [name for name, case in CASES.items() if case.layout == "rgb8" and case.kind != "synthetic"]
-)
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.layout == "rgb8"])
 def test_colours_are_rgb(name: str, tmp_path: Path, opened: Callable[..., Source]) -> None:
     case = CASES[name]
     frame = opened(case.kind, **case.make(tmp_path)).read()
