@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from streamfuse.clock import NS_PER_S, VirtualClock
 from streamfuse.errors import SinkError
 from streamfuse.frame import FusedFrame
-from streamfuse.sinks.video_encoder import BT709, SMPTE170M
+from streamfuse.sinks.video_encoder import BT709, SMPTE170M, PixelConverter
 from streamfuse.sinks.video_file import FLUSH_MS, VideoFileOptions, VideoFileSink
 
 TICK = Fraction(1, 15360)
@@ -182,6 +182,22 @@ def test_pixels_and_colour_tags_agree(
         )
         got = (planes[0][8, index * 32 + 16], planes[1][4, index * 16 + 8], planes[2][4, index * 16 + 8])
         assert np.abs(np.subtract(want, np.asarray(got, float))).max() < 2
+
+
+@pytest.mark.parametrize(("height", "kr", "kb"), [(480, 0.299, 0.114), (720, 0.2126, 0.0722)])
+def test_conversion_rounds_and_averages(height: int, kr: float, kb: float, rng: np.random.Generator) -> None:
+    image = rng.integers(0, 256, (height, 64, 3), dtype=np.uint8)
+    planes = PixelConverter("h264", width=64, height=height).convert(image).to_ndarray().astype(float)
+    r, g, b = (image[..., i].astype(float) for i in range(3))
+    y = kr * r + (1 - kr - kb) * g + kb * b
+    assert np.abs(planes[:height] - (16 + y * 219 / 255)).max() < 0.7
+    chroma = planes[height:].reshape(2, height // 2, 32)
+    for got, difference, weight in ((chroma[0], b - y, kb), (chroma[1], r - y, kr)):
+        want = 128 + difference / (2 * (1 - weight)) * 224 / 255
+        assert np.abs(got - want.reshape(height // 2, 2, 32, 2).mean((1, 3))).max() < 1.2
+    grey = np.repeat(rng.integers(0, 256, (height, 64, 1), dtype=np.uint8), 3, axis=2)
+    planes = PixelConverter("h264", width=64, height=height).convert(grey).to_ndarray()
+    assert (planes[height:] == 128).all()
 
 
 @pytest.mark.parametrize(("width", "height"), [(63, 48), (64, 47), (63, 47)])
