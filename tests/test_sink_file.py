@@ -386,6 +386,15 @@ def test_an_unwritable_output_is_refused_on_open(tmp_path: Path) -> None:
             make_sink(path).open()
 
 
+def test_a_finished_file_is_not_opened_again(tmp_path: Path) -> None:
+    sink = make_sink(tmp_path / "out.mkv")
+    sink.write(fused_frame(0))
+    sink.close()
+    with pytest.raises(SinkError, match="was closed"):
+        sink.write(fused_frame(1))
+    assert len(decode(tmp_path / "out.mkv")) == 1
+
+
 def test_opening_alone_leaves_no_file(tmp_path: Path) -> None:
     sink = make_sink(tmp_path / "out.mkv")
     sink.open()

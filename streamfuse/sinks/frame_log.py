@@ -24,12 +24,15 @@ class FrameLogSink:
         self._file: IO[str] | None = None
 
     def open(self) -> None:
+        if self._file is not None:
+            return
         try:
             self._file = self._path.open("w", encoding="utf-8")
         except OSError as error:
             raise SinkError(f"{self._path}: the frame log cannot be written: {error.strerror}") from error
 
     def write(self, frame: FusedFrame) -> None:
+        self.open()
         assert self._file is not None
         try:
             self._file.write(json.dumps(describe_frame(frame)) + "\n")

@@ -30,7 +30,7 @@ class PairingTableOptions(Options):
 
 
 class PairingTableSink:
-    """Writes the table as frames are fused."""
+    """Writes the table as frames are fused, row by row, so that a killed run keeps all of them."""
 
     Options: ClassVar[type[Options]] = PairingTableOptions
 
@@ -40,14 +40,17 @@ class PairingTableSink:
         self._rows: Any = None
 
     def open(self) -> None:
+        if self._file is not None:
+            return
         try:
-            self._file = self._path.open("w", encoding="utf-8", newline="")
+            self._file = self._path.open("w", encoding="utf-8", newline="", buffering=1)
         except OSError as error:
             raise SinkError(f"{self._path}: the pairing table cannot be written: {error.strerror}") from error
         self._rows = csv.writer(self._file)
         self._rows.writerow(COLUMNS)
 
     def write(self, frame: FusedFrame) -> None:
+        self.open()
         pair = frame.pair
         ir = (None, None, None) if pair.ir is None else (pair.ir.seq, pair.ir.pts, pair.ir.t_capture)
         try:

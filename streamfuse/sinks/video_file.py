@@ -148,6 +148,8 @@ class VideoFileSink:
             self._failure = self._describe(error)
             raise SinkError(self._failure) from error
         finally:
+            # opening again would overwrite what was just finished
+            self._failure = self._failure or f"{self._path}: was closed"
             if self._audio is not None:
                 self._audio.close()
                 self._audio = None
