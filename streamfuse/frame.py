@@ -17,6 +17,7 @@ import numpy.typing as npt
 Stream = Literal["ir", "vis"]
 STREAMS: tuple[Stream, Stream] = ("ir", "vis")
 Unit = Literal["agc8", "counts", "centikelvin"]
+StampSource = Literal["device", "rtcp", "arrival", "file_pts"]
 Image8 = npt.NDArray[np.uint8]
 Image16 = npt.NDArray[np.uint16]
 Flow = npt.NDArray[np.float32]
@@ -122,7 +123,7 @@ class Frame:
     epoch: int = 0
     raw: Image16 | None = None
     unit: Unit = "agc8"
-    stamp_source: Literal["device", "rtcp", "arrival", "file_pts"] = "file_pts"
+    stamp_source: StampSource = "file_pts"
     stamp_uncertainty_ns: int = 0
     duplicate: bool = False
     frozen: bool = False

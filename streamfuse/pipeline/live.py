@@ -89,6 +89,7 @@ class LiveRunner:
 
     def _pump(self, ended: set[Stream]) -> None:
         for stream, capture in self._captures.items():
+            capture.watch()
             finished = capture.finished
             for frame in capture.take():
                 self._core.feed(frame)

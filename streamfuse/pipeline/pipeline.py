@@ -8,6 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+
 from streamfuse.calibration.calibration import RigCalibration
 from streamfuse.calibration.sanity import looks_swapped
 from streamfuse.capture import SOURCES
@@ -151,7 +153,12 @@ class Pipeline:
     def _reader(self, stream: Stream, component: Component) -> FrameReader:
         source = SOURCES.load(component.kind)(component.options, clock=self._clock)
         return FrameReader(
-            source, stream=stream, options=component.options, kind=component.kind, clock=self._clock
+            source,
+            stream=stream,
+            options=component.options,
+            kind=component.kind,
+            clock=self._clock,
+            paced=self._config.pipeline.mode == "live",
         )
 
     def _decide_live(self) -> bool:
@@ -167,7 +174,7 @@ class Pipeline:
             return live["ir"]
         if mode == "offline" and any(live.values()):
             raise ConfigError("pipeline.mode=offline, but a live source cannot wait: use live or auto")
-        return mode == "live"
+        return all(live.values())
 
     def _make_sinks(self, components: Iterable[Component]) -> None:
         names: dict[str, int] = {}
@@ -241,7 +248,7 @@ class Pipeline:
         first = True
         for frame in run_offline(core, self._readers):
             if first:
-                self._warn_if_swapped(frame)
+                self._warn_if_swapped()
                 first = False
             self._deliver(frame)
             self._show(frame)
@@ -268,9 +275,11 @@ class Pipeline:
         captures = {
             stream: CaptureThread(
                 reader,
+                options=getattr(self._config, stream).options.reconnect,
                 capacity=self._config.pipeline.ring,
                 clock=self._clock,
                 notify=lambda: runner.wake(),
+                tell=self.statistics.note,
             )
             for stream, reader in self._readers.items()
         }
@@ -284,7 +293,7 @@ class Pipeline:
                     frame = slots.popleft() if slots else None
                 if frame is not None:
                     if first:
-                        self._warn_if_swapped(frame)
+                        self._warn_if_swapped()
                         first = False
                     self._show(frame)
                     yield frame
@@ -297,8 +306,11 @@ class Pipeline:
         if runner.error is not None:
             raise runner.error
 
-    def _warn_if_swapped(self, frame: FusedFrame) -> None:
-        if frame.pair.ir is not None and looks_swapped(frame.pair.ir.image, frame.visible):
+    def _warn_if_swapped(self) -> None:
+        ir, vis = self._readers["ir"].first_picture, self._readers["vis"].first_picture
+        if ir is None or vis is None or ir.dtype != np.uint8 or vis.dtype != np.uint8:
+            return
+        if looks_swapped(ir, vis):  # type: ignore[arg-type]
             text = "infrared and visible look swapped: the 'ir' source looks like a colour camera's picture"
             log.warning(text)
             self.statistics.note(text)
