@@ -14,7 +14,13 @@ from streamfuse.nn.network import Network
 from streamfuse.nn.weights import bundled_names, find_weights
 from streamfuse.registry import Registry
 
-MODELS = Registry("model", {"mepma": "streamfuse.nn.mepma.network:MEPMA"})
+MODELS = Registry(
+    "model",
+    {
+        "mepma": "streamfuse.nn.mepma.network:MEPMA",
+        "live-registration": "streamfuse.nn.live_registration:LiveRegistration",
+    },
+)
 
 _COUNTERS = re.compile(r"(^|\.)(num_batches_tracked|total_ops|total_params)$")
 """Counters of BatchNorm and of the profiler thop: buffers that no computation reads."""

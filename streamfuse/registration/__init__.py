@@ -5,6 +5,8 @@ from streamfuse.registry import Registry
 REGISTRARS = Registry(
     "registrar",
     {
+        "live": "streamfuse.registration.live:LiveRegistrar",
+        "mepma": "streamfuse.registration.mepma:MepmaModel",
         "none": "streamfuse.registration.none:NoneRegistrar",
         "ecc": "streamfuse.registration.ecc:EccRegistrar",
         "blocks": "streamfuse.registration.blocks:BlocksRegistrar",

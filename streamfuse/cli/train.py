@@ -1,0 +1,98 @@
+"""`streamfuse train`: train a network, write its weights, measure what it can do."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+DATA = Path("../shared/data")
+CHECK_FAILED = 1
+
+
+def add_parser(subparsers: Any) -> None:
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "train",
+        help="train a network, write its weights, measure what it can do",
+        description="A run lives in one folder and goes on from the state found there. Its best weights "
+        "become a weight file, with its provenance beside it, by --export.",
+    )
+    what = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
+    registration = what.add_parser("registration", help="the live registration network")
+    _data(registration)
+    registration.add_argument("--config", type=Path, required=True, metavar="FILE", help="YAML; see configs/")
+    registration.add_argument("--run", type=Path, required=True, metavar="DIR", dest="folder", help="the run")
+    registration.add_argument("--weights", metavar="NAME|FILE", help="start from these weights")
+    registration.add_argument(
+        "--export", type=Path, metavar="FILE", help="train no further: write the best weights of the run here"
+    )
+    registration.set_defaults(run=run_registration)
+    residuals = what.add_parser("residuals", help="how far the training pairs are off themselves")
+    _data(residuals)
+    residuals.add_argument("--config", type=Path, required=True, metavar="FILE", help="YAML; see configs/")
+    residuals.add_argument("--weights", required=True, metavar="NAME|FILE", help="of the live registration")
+    residuals.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help="JSON")
+    residuals.set_defaults(run=run_residuals)
+    check = what.add_parser(
+        "check", help="measure the live registration network; exit code 1 if it falls short"
+    )
+    _data(check)
+    check.add_argument(
+        "--config", type=Path, required=True, metavar="FILE", help="says which pairs are held back"
+    )
+    check.add_argument("--weights", default="live-registration", metavar="NAME|FILE")
+    check.add_argument("--passes", type=int, default=1, metavar="N", help="of the fine stage")
+    check.set_defaults(run=run_check)
+
+
+def _data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data", type=Path, default=DATA, metavar="DIR", help="folder of data sets (default: %(default)s)"
+    )
+
+
+def run_registration(args: argparse.Namespace) -> int:
+    from rich.progress import Progress
+
+    from streamfuse.training.options import read_training
+    from streamfuse.training.registration import RegistrationTraining, build, export
+
+    config = read_training(args.config, RegistrationTraining)
+    command = "streamfuse " + " ".join(sys.argv[1:])
+    if args.export is not None:
+        written = export(config, args.data, args.folder, args.export, command=command)
+        print(f"{written.path}: {written.size} bytes, confidence {written.provenance['confidence']}")
+        return 0
+    loop, _ = build(config, args.data, args.folder, weights=args.weights)
+    with Progress(disable=not sys.stderr.isatty()) as progress:
+        loop.run(progress=progress)
+    print(f"{args.folder}: {loop.step} steps, best score {loop.best:.3f}")
+    return 0
+
+
+def run_residuals(args: argparse.Namespace) -> int:
+    from streamfuse.training.options import read_training
+    from streamfuse.training.registration import RegistrationTraining, load_live
+    from streamfuse.training.residuals import estimate_residuals, write_residuals
+
+    config = read_training(args.config, RegistrationTraining)
+    train, _ = config.pairs(args.data)
+    residuals = estimate_residuals(load_live(args.weights), train)
+    write_residuals(residuals, args.out)
+    print(f"{args.out}: {len(residuals)} pairs")
+    return 0
+
+
+def run_check(args: argparse.Namespace) -> int:
+    from streamfuse.registration.live import LiveOptions, LiveRegistrar
+    from streamfuse.training.options import read_training
+    from streamfuse.training.registration import RegistrationTraining
+    from streamfuse.training.registration_check import check_registration
+
+    config = read_training(args.config, RegistrationTraining)
+    _, held = config.pairs(args.data)
+    registrar = LiveRegistrar(LiveOptions(weights=args.weights, passes=args.passes))
+    passed = True
+    for figure in check_registration(registrar, held, args.data):
+        print(figure, flush=True)
+        passed &= figure.passed
+    return 0 if passed else CHECK_FAILED

@@ -1,0 +1,245 @@
+"""From matches to a field: a smooth basis fitted by robust, precision-weighted least squares.
+
+The field is a cubic B-spline surface on a regular control grid, so it reproduces every affine map exactly.
+What is affine in it is free, the rest is held by two penalties: a ridge (the displacement itself is small)
+and bending energy (it is smooth). Everything is batched, in closed form, and differentiable, so a network
+that makes matches can be trained through it. A prior field enters as further measurements.
+
+Source of the robust scheme: iteratively reweighted least squares with Cauchy weights (Holland and Welsch,
+1977).
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+SPACING = 40.0
+"""Control grid, working pixels: a cubic spline of this spacing is as wide as a Gaussian of sigma 23."""
+SCALES = (6.0, 3.0, 2.0)
+"""Residual at which a match weighs half, working pixels, one per round: wide first, so a bad start
+recovers.
+"""
+TINY_RIDGE = 1e-3
+"""Holds the affine part, too, to the start where there are no matches at all; px^-2."""
+
+
+EVIDENCE_BLOCKS = 4
+NO_INFORMATION = 1e-4
+"""px^-2 per match: a cell that knows its displacement to 100 px knows nothing."""
+
+
+class Fit(NamedTuple):
+    """coefficients (B, 2, I, J); weights (B, h, w) in 0..1, how much each match agrees with the field;
+    information (B, 2 I J, 2 I J), the inverse covariance of the coefficients."""
+
+    coefficients: Tensor
+    weights: Tensor
+    information: Tensor
+
+
+def evidence(fit: Fit, precision: Tensor) -> Tensor:
+    """What a fit rests on, for judging it: (B, 3).
+
+    Logarithm of the mean information of the matches that agree with the field; the same, averaged over
+    EVIDENCE_BLOCKS x EVIDENCE_BLOCKS parts of the picture, so that one good corner is not enough; share of
+    the information that agrees. precision: (B, 3, h, w) as given to the fit.
+    """
+    information = (precision[:, 0] + precision[:, 2]) / 2
+    agreeing = information * fit.weights
+    total, agreed = information.mean(dim=(1, 2)), agreeing.mean(dim=(1, 2))
+    parts = F.adaptive_avg_pool2d(agreeing[:, None], EVIDENCE_BLOCKS)
+    spread = torch.log(parts + NO_INFORMATION).mean(dim=(1, 2, 3))
+    return torch.stack([torch.log(agreed + NO_INFORMATION), spread, agreed / (total + NO_INFORMATION)], dim=1)
+
+
+def _cubic(positions: Tensor, count: int, spacing: float, order: int) -> Tensor:
+    """Values (order 0) or derivatives (1, 2) of `count` uniform cubic B-splines at positions: (N, count)."""
+    t = (positions[:, None] / spacing) - torch.arange(-1, count - 1, dtype=positions.dtype)
+    a = t.abs()
+    near, far = a < 1, (a >= 1) & (a < 2)
+    if order == 0:
+        value = torch.where(near, 2 / 3 - a**2 + a**3 / 2, torch.where(far, (2 - a) ** 3 / 6, 0.0))
+    elif order == 1:
+        slope = torch.where(near, -2 * a + 1.5 * a**2, torch.where(far, -((2 - a) ** 2) / 2, 0.0))
+        value = slope * torch.sign(t) / spacing
+    else:
+        value = torch.where(near, -2 + 3 * a, torch.where(far, 2 - a, 0.0)) / spacing**2
+    return value
+
+
+def _twice(block: Tensor) -> Tensor:
+    """(..., N, M) to block-diagonal (..., 2N, 2M): the same for dx and dy."""
+    nothing = torch.zeros_like(block)
+    return torch.cat([torch.cat([block, nothing], dim=-1), torch.cat([nothing, block], dim=-1)], dim=-2)
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One side of the control grid, over `length` working pixels."""
+
+    length: int
+    spacing: float
+    count: int
+
+    @classmethod
+    def over(cls, length: int) -> "Axis":
+        intervals = max(1, round(length / SPACING))
+        return cls(length, length / intervals, intervals + 3)
+
+    def at(self, positions: Tensor, order: int = 0) -> Tensor:
+        """Basis (N, count) at positions in working pixels, float64 in, float32 out."""
+        return _cubic(positions.double(), self.count, self.spacing, order).float()
+
+    def greville(self) -> Tensor:
+        """The coefficients with which the splines add up to x, centred and scaled to about -1..1."""
+        points = (torch.arange(self.count) - 1) * self.spacing
+        return 2 * points / self.length - 1
+
+
+class SplineFit:
+    """Fits for one size of the working picture.
+
+    Args:
+        shape: (H, W) of the working picture.
+        cells: (h, w) of the match grid.
+        pitch: working pixels between matches; offset: position of the first one.
+        device: where matches will be.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        cells: tuple[int, int],
+        *,
+        pitch: float,
+        offset: float,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.shape, self.cells = shape, cells
+        self.y, self.x = Axis.over(shape[0]), Axis.over(shape[1])
+        self.by = self.y.at(torch.arange(cells[0]) * pitch + offset).to(device)
+        self.bx = self.x.at(torch.arange(cells[1]) * pitch + offset).to(device)
+        self.yy = torch.einsum("hi,hk->ikh", self.by, self.by).flatten(0, 1)
+        self.xx = torch.einsum("wj,wl->wjl", self.bx, self.bx).flatten(1)
+        size = self.y.count * self.x.count
+        gy, gx = torch.meshgrid(self.y.greville(), self.x.greville(), indexing="ij")
+        self.affine = torch.stack([torch.ones(size), gx.flatten(), gy.flatten()], dim=1).to(device)
+        """(IJ, 3): coefficients of the fields 1, x, y."""
+        projector = self.affine @ torch.linalg.pinv(self.affine)
+        self.ridge = torch.eye(size, device=device) - projector
+        self.bending = self._bending().to(device)
+
+    def _bending(self) -> Tensor:
+        """Mean of uxx^2 + 2 uxy^2 + uyy^2 over the picture as a quadratic form, times 1000^2 px^2 for
+        scale.
+        """
+
+        def gram(axis: Axis, order: int) -> Tensor:
+            points = (torch.arange(0, axis.length * 2) + 0.5) / 2
+            basis = axis.at(points, order).double()
+            return basis.T @ basis / len(points)
+
+        energy = sum(
+            factor * torch.kron(gram(self.y, oy), gram(self.x, ox))
+            for factor, oy, ox in ((1.0, 0, 2), (2.0, 1, 1), (1.0, 2, 0))
+        )
+        return (torch.as_tensor(energy) * 1e6).float()
+
+    def _quadratic(self, weight: Tensor) -> Tensor:
+        """Sum over cells of weight * outer(basis, basis): (B, h, w) -> (B, IJ, IJ), one axis after the
+        other.
+        """
+        rows, columns = self.y.count, self.x.count
+        partial = self.yy @ (weight @ self.xx)
+        return (
+            partial.view(-1, rows, rows, columns, columns)
+            .transpose(2, 3)
+            .reshape(-1, rows * columns, rows * columns)
+        )
+
+    def _linear(self, value: Tensor) -> Tensor:
+        """Sum over cells of value * basis: (B, h, w) -> (B, IJ)."""
+        return (self.by.T @ value @ self.bx).flatten(1)
+
+    def normal(self, precision: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Normal equations (B, 2IJ, 2IJ), (B, 2IJ) of matching `target` (B, 2, h, w) with `precision` (B,
+        3, h, w).
+        """
+        pxx, pxy, pyy = precision.unbind(1)
+        tx, ty = target.unbind(1)
+        xx, xy, yy = (self._quadratic(p) for p in (pxx, pxy, pyy))
+        matrix = torch.cat([torch.cat([xx, xy], dim=2), torch.cat([xy, yy], dim=2)], dim=1)
+        vector = torch.cat([self._linear(pxx * tx + pxy * ty), self._linear(pxy * tx + pyy * ty)], dim=1)
+        return matrix, vector
+
+    def penalty(self, ridge: Tensor, bending: Tensor) -> Tensor:
+        """(IJ, IJ) from the strengths of the two penalties."""
+        anchor = TINY_RIDGE * torch.eye(self.ridge.shape[0], device=self.ridge.device)
+        held: Tensor = ridge * self.ridge + bending * self.bending + anchor
+        return held
+
+    def field(self, coefficients: Tensor) -> Tensor:
+        """Displacements (B, 2, h, w) at the cells."""
+        field: Tensor = self.by @ coefficients @ self.bx.T
+        return field
+
+    def project(self, displacement: Tensor) -> Tensor:
+        """Coefficients (B, 2, I, J) of the field nearest to displacements (B, 2, h, w) at the cells."""
+        nearest: Tensor = torch.linalg.pinv(self.by) @ displacement @ torch.linalg.pinv(self.bx).T
+        return nearest
+
+    def dense(self, coefficients: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """Displacements (B, 2, N, M) at the working positions rows (N,), columns (M,)."""
+        return self.y.at(rows) @ coefficients @ self.x.at(columns).T
+
+    @staticmethod
+    def _agreement(rest: Tensor, precision: Tensor, scale: float) -> Tensor:
+        """Cauchy weights (B, h, w): a match may be off by `scale`, and by its own uncertainty on top."""
+        (rx, ry), (xx, xy, yy) = rest.detach().unbind(1), precision.detach().unbind(1)
+        surprise = xx * rx * rx + 2 * xy * rx * ry + yy * ry * ry
+        return 1 / (1 + surprise / (2 + (xx + yy) * scale**2))
+
+    def __call__(
+        self,
+        target: Tensor,
+        precision: Tensor,
+        *,
+        log_penalty: Tensor,
+        prior: tuple[Tensor, Tensor] | None = None,
+        affine_only: bool = False,
+    ) -> Fit:
+        """Robust fit.
+
+        Args:
+            target: (B, 2, h, w) displacement in working pixels. precision: (B, 3, h, w) [xx, xy, yy], px^-2.
+            log_penalty: (2,) natural logarithms of ridge and bending strength.
+            prior: what was known before, as coefficients (B, 2, I, J) and a precision per cell (B,), px^-2.
+            affine_only: leave out all that is not affine.
+        """
+        batch = target.shape[0]
+        held = _twice(self.penalty(*log_penalty.exp()))
+        known = held.new_zeros(batch, held.shape[0])
+        if prior is not None:
+            coefficients, strength = prior
+            whole = self._quadratic(self.by.new_ones(1, *self.cells)) * strength.view(-1, 1, 1)
+            block = _twice(whole)
+            flat = coefficients.flatten(1)
+            held = held + block
+            known = (block @ flat[..., None])[..., 0]
+        weights = torch.ones_like(target[:, 0])
+        basis = _twice(self.affine)
+        for turn, scale in enumerate(SCALES):
+            matrix, vector = self.normal(precision * weights[:, None], target)
+            matrix, vector = matrix + held, vector + known
+            if turn == 0 or affine_only:
+                small = basis.T @ matrix @ basis
+                solved = torch.linalg.solve(small, (vector @ basis)[..., None])[..., 0] @ basis.T
+            else:
+                factor = torch.linalg.cholesky(matrix)
+                solved = torch.cholesky_solve(vector[..., None], factor)[..., 0]
+            solution = solved.view(batch, 2, self.y.count, self.x.count)
+            weights = self._agreement(target - self.field(solution), precision, scale)
+        return Fit(solution, weights, matrix)

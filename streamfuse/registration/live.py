@@ -1,0 +1,234 @@
+"""The `live` registrar: learned matches and a fitted smooth field, in real time on a CPU.
+
+Cold, the coarse stage finds the affine part and the broad bend over a wide search; the infrared is warped by
+that and the fine stage finds the rest. Warm, the prior field takes the place of the coarse stage and holds
+the fit as well, unless what comes out is not to be trusted: then the pair is done again, cold.
+Everything happens on the working picture; the field is evaluated at full size from its coefficients.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from streamfuse.errors import DataError
+from streamfuse.frame import Flow, Image8, Mask, Registration, Status
+from streamfuse.nn.live_registration import LiveRegistration, StageConfig, working_shape
+from streamfuse.nn.models import load_model
+from streamfuse.registration.fit import Fit, SplineFit, evidence
+from streamfuse.registration.working import normalise, pixel_grid, sample, to_working
+from streamfuse.registry import Options
+
+MIN_SIDE = 32
+"""Pixels: below this there are too few cells to fit a field to."""
+PRIOR_PRECISION = 0.02
+"""px^-2 per match, at full confidence: the last field weighs about as much as what one frame of a plain
+scene tells, so a field settles within a few frames and noise is averaged over them.
+"""
+RETRY_BELOW = 0.5
+"""A warm result less trusted than this is tried again cold: the cameras may have moved."""
+
+
+class LiveOptions(Options):
+    """weights: name of bundled weights or path of a weight file."""
+
+    weights: Annotated[str, Field(description="bundled weights by name, or a weight file")] = (
+        LiveRegistration.NAME
+    )
+    passes: Annotated[
+        int, Field(ge=1, le=4, description="times the fine stage runs, each on a better warp")
+    ] = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """Coefficients of a field on the working picture, what they rest on, and trust in them, 0..1."""
+
+    coefficients: Tensor
+    evidence: Tensor
+    confidence: float
+    warm: bool
+
+
+def positions(shape: tuple[int, int], config: StageConfig) -> Flow:
+    """Where the matches of a stage lie: float32 (h, w, 2), (x, y) in working pixels."""
+    pitch = config.cell * config.step
+    rows, columns = (-(-side // pitch) for side in shape)
+    return pixel_grid((rows, columns)) * pitch + np.float32((config.cell - 1) / 2)
+
+
+def stage_fit(
+    shape: tuple[int, int], config: StageConfig, *, device: torch.device | str = "cpu"
+) -> SplineFit:
+    """The fit that belongs to the matches of a stage."""
+    pitch = config.cell * config.step
+    rows, columns = (-(-side // pitch) for side in shape)
+    return SplineFit(shape, (rows, columns), pitch=pitch, offset=(config.cell - 1) / 2, device=device)
+
+
+class Geometry:
+    """Everything that depends on the size of the pictures alone."""
+
+    def __init__(self, full: tuple[int, int], network: LiveRegistration) -> None:
+        self.full = full
+        self.working = working_shape(full)
+        self.coarse = stage_fit(self.working, network.config.coarse)
+        self.fine = stage_fit(self.working, network.config.fine)
+        self.cells = positions(self.working, network.config.fine)
+        self.pixels = pixel_grid(self.working)
+        scale = [w / f for w, f in zip(self.working, full, strict=True)]
+        self.to_full = torch.tensor([1 / scale[1], 1 / scale[0]]).view(1, 2, 1, 1)
+        self.rows = self.fine.y.at((torch.arange(full[0]) + 0.5) * scale[0] - 0.5)
+        self.columns = self.fine.x.at((torch.arange(full[1]) + 0.5) * scale[1] - 0.5)
+        self.working_rows = self.fine.y.at(torch.arange(self.working[0]))
+        self.working_columns = self.fine.x.at(torch.arange(self.working[1]))
+        at_full = (self.cells + 0.5) / np.array(scale[::-1], np.float32) - 0.5
+        self.cells_in_full = np.ascontiguousarray(at_full, np.float32)
+
+    def working_flow(self, coefficients: Tensor) -> Flow:
+        """(H, W, 2) on the working picture."""
+        return _merge(self.working_rows @ coefficients @ self.working_columns.T)
+
+    def full_flow(self, coefficients: Tensor) -> Flow:
+        """(H, W, 2) at full size, in its pixels."""
+        return _merge(self.rows @ (coefficients * self.to_full) @ self.columns.T)
+
+    def from_registration(self, prior: Registration) -> Tensor:
+        """Coefficients of a field of the full-size picture."""
+        at = self.cells_in_full
+        flow: npt.NDArray[Any]
+        if prior.matrix is not None:
+            flow = cv2.perspectiveTransform(at.reshape(1, -1, 2), prior.matrix).reshape(at.shape) - at
+        else:
+            flow = sample(prior.flow, at)
+        return self.fine.project(torch.from_numpy(flow).permute(2, 0, 1)[None].float() / self.to_full)
+
+
+class LiveRegistrar:
+    """See the module. Pictures of any size from 32 x 32; about 400 x 304 of them is looked at.
+
+    Args:
+        network: use this one instead of loading `options.weights`.
+    """
+
+    Options: ClassVar[type[Options]] = LiveOptions
+
+    def __init__(
+        self, options: LiveOptions, *, device: str = "cpu", network: LiveRegistration | None = None
+    ) -> None:
+        if network is None:
+            loaded = load_model(LiveRegistration.NAME, weights=options.weights, device=device)
+            assert isinstance(loaded, LiveRegistration)
+            network = loaded
+        self.options = options
+        self.device = device
+        self.network = network.eval()
+        self._penalties = {
+            "coarse": network.coarse_penalty.detach().cpu(),
+            "fine": network.fine_penalty.detach().cpu(),
+        }
+        self._geometry: Geometry | None = None
+
+    def register(
+        self, ir: Image8, vis: Image8, *, valid: Mask | None = None, prior: Registration | None = None
+    ) -> Registration:
+        return self.registration(self.attempt(ir, vis, valid=valid, prior=prior), ir.shape)
+
+    def registration(self, attempt: Attempt, shape: tuple[int, ...]) -> Registration:
+        """The field of an attempt for pictures of this shape."""
+        return Registration(
+            status=Status.OK,
+            confidence=attempt.confidence,
+            flow=self._at(shape).full_flow(attempt.coefficients),
+            warm=attempt.warm,
+        )
+
+    @torch.inference_mode()
+    def attempt(
+        self, ir: Image8, vis: Image8, *, valid: Mask | None = None, prior: Registration | None = None
+    ) -> Attempt:
+        """As `register`, before the field is evaluated."""
+        if ir.shape != vis.shape or ir.ndim != 2 or min(ir.shape) < MIN_SIDE:
+            raise DataError(
+                f"registration needs grey pictures of one size of at least {MIN_SIDE} x {MIN_SIDE}, "
+                f"got infrared {ir.shape} and visible {vis.shape}"
+            )
+        geometry = self._at(ir.shape)
+        infrared, visible = (to_working(picture, geometry.working) for picture in (ir, vis))
+        seen = (
+            np.full(geometry.working, 255, np.uint8) if valid is None else to_working(valid, geometry.working)
+        )
+        features = self._tensor(normalise(visible))
+        warm: Attempt | None = None
+        if prior is not None:
+            warm = self._refine(geometry, infrared, features, seen, geometry.from_registration(prior), prior)
+            if warm.confidence >= RETRY_BELOW:
+                return warm
+        start = self._search(geometry, infrared, features, seen)
+        cold = self._refine(geometry, infrared, features, seen, start, None)
+        return warm if warm is not None and warm.confidence > cold.confidence else cold
+
+    def _at(self, shape: tuple[int, ...]) -> Geometry:
+        if self._geometry is None or self._geometry.full != shape:
+            self._geometry = Geometry((shape[0], shape[1]), self.network)
+        return self._geometry
+
+    def _search(self, geometry: Geometry, ir: Image8, vis: Tensor, seen: Mask) -> Tensor:
+        """Coefficients from the coarse stage."""
+        matches = self.network.coarse(self._tensor(normalise(ir)), vis, self._mask(seen))
+        fit = geometry.coarse(
+            matches.mean.cpu(), matches.precision.cpu(), log_penalty=self._penalties["coarse"]
+        )
+        return fit.coefficients
+
+    def _refine(
+        self,
+        geometry: Geometry,
+        ir: Image8,
+        vis: Tensor,
+        seen: Mask,
+        start: Tensor,
+        prior: Registration | None,
+    ) -> Attempt:
+        """Warp by the start, match, and fit the whole field, held by the start if that is a prior."""
+        held = None
+        if prior is not None:
+            held = start, torch.tensor([PRIOR_PRECISION * prior.confidence])
+        fit: Fit | None = None
+        precision = torch.empty(0)
+        for _ in range(self.options.passes):
+            flow = geometry.working_flow(start)
+            at = flow + geometry.pixels
+            warped = sample(ir, at)
+            mask = sample(seen, at, border=cv2.BORDER_CONSTANT)
+            matches = self.network.fine(
+                self._tensor(normalise(np.asarray(warped, np.uint8))),
+                vis,
+                self._mask(mask),
+            )
+            precision = matches.precision.cpu()
+            found = _merge(matches.mean.cpu())
+            there = sample(flow, geometry.cells + found)
+            target = torch.from_numpy(found + there).permute(2, 0, 1)[None]
+            fit = geometry.fine(target, precision, log_penalty=self._penalties["fine"], prior=held)
+            start = fit.coefficients
+        assert fit is not None
+        rests_on = evidence(fit, precision)[0]
+        trust = torch.sigmoid(self.network.confidence(rests_on.to(self.device)))
+        return Attempt(fit.coefficients, rests_on, float(trust), prior is not None)
+
+    def _tensor(self, plane: npt.NDArray[np.float32]) -> Tensor:
+        return torch.from_numpy(plane)[None, None].to(self.device)
+
+    def _mask(self, seen: Mask) -> Tensor:
+        return self._tensor(np.asarray(seen, np.float32) / np.float32(255))
+
+
+def _merge(flow: Tensor) -> Flow:
+    """(1, 2, H, W) to a contiguous (H, W, 2)."""
+    return np.asarray(cv2.merge([flow[0, 0].numpy(), flow[0, 1].numpy()]), np.float32)

@@ -1,0 +1,50 @@
+"""The working picture: what the learned registrar looks at, whatever the cameras deliver.
+
+Every pair is brought to about one and the same number of pixels, so cost does not grow with the cameras, and
+to zero local mean and unit local contrast, so gain control and exposure do not matter.
+"""
+
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from streamfuse.frame import Flow, Image8
+
+WINDOW = 25
+"""Side of the box that local mean and contrast are taken over, working pixels."""
+FLOOR = 6.0
+"""Contrast, in grey levels, below which a surface is noise and is not stretched."""
+LIMIT = 4.0
+Plane = npt.NDArray[np.float32]
+
+
+def to_working(image: Image8, shape: tuple[int, int]) -> Image8:
+    """The picture at working size, uint8."""
+    if image.shape == shape:
+        return image
+    shrinks = shape[0] < image.shape[0]
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, (shape[1], shape[0]), interpolation=how), np.uint8)
+
+
+def normalise(image: npt.NDArray[np.uint8] | Plane) -> Plane:
+    """(image - local mean) / local contrast, float32 (H, W), within +-LIMIT."""
+    plane = image.astype(np.float32)
+    mean = cv2.blur(plane, (WINDOW, WINDOW))
+    variance = cv2.sqrBoxFilter(plane, cv2.CV_32F, (WINDOW, WINDOW)) - mean * mean
+    contrast = np.sqrt(np.maximum(variance, 0) + FLOOR**2)
+    return np.asarray(np.clip((plane - mean) / contrast, -LIMIT, LIMIT), np.float32)
+
+
+def pixel_grid(shape: tuple[int, ...]) -> Flow:
+    """Positions (x, y) of every pixel, float32 (H, W, 2)."""
+    xs, ys = np.meshgrid(np.arange(shape[1], dtype=np.float32), np.arange(shape[0], dtype=np.float32))
+    return np.stack([xs, ys], axis=-1)
+
+
+def sample(image: Any, positions: Any, *, border: int = cv2.BORDER_REPLICATE) -> Any:
+    """Bilinear samples of `image` at float32 (h, w, 2) positions (x, y); a constant border is 0."""
+    # OpenCV's stub denies the empty second map that positions in one array ask for.
+    return cv2.remap(image, positions, None, cv2.INTER_LINEAR, borderMode=border)  # type: ignore[call-overload]

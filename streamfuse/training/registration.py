@@ -1,0 +1,205 @@
+"""Training of the `live` registration network: configuration, losses, validation, export."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+from pydantic import Field as Bound
+from safetensors.torch import load_file
+from torch import Tensor
+
+from streamfuse.errors import DataError
+from streamfuse.nn.live_registration import SOFTNESS, LiveConfig, LiveRegistration, Matches, Stage
+from streamfuse.nn.models import load_model, own_state
+from streamfuse.nn.weights import WeightsFile, save_weights
+from streamfuse.pictures import write_picture
+from streamfuse.registration.fit import SplineFit
+from streamfuse.registration.live import LiveOptions, LiveRegistrar, stage_fit
+from streamfuse.registry import Options
+from streamfuse.training.confidence import calibrate_confidence
+from streamfuse.training.data import Pair, load_pairs, split
+from streamfuse.training.loop import Loop, LoopConfig
+from streamfuse.training.provenance import commit, curve
+from streamfuse.training.registration_cases import Case, distance, estimate, make_cases
+from streamfuse.training.registration_samples import Cells, make_batch
+from streamfuse.training.residuals import apply_residuals
+from streamfuse.training.show import before_after
+
+logger = logging.getLogger(__name__)
+
+NOISE_FLOOR = 0.1
+"""Pixels below which an error stops counting linearly: its gradient must not depend on the last hundredth."""
+SHOWN = 4
+"""Validation pairs that are drawn."""
+
+
+class RegistrationTraining(Options):
+    """What `streamfuse train registration` reads.
+
+    folders: data sets, each with ir/ and vis/, relative to the data root. drop: stems that are not trained
+    on. shape: (H, W) of a crop. residuals: what the pairs are off themselves (see `training/residuals.py`).
+    fit_from: step from which the error of the fit counts, beside that of the matches.
+    """
+
+    folders: Annotated[list[str], Bound(min_length=1)]
+    drop: tuple[str, ...] = ()
+    terms: str = ""
+    held_back: Annotated[int, Bound(ge=1)] = 24
+    split_seed: int = 1
+    shape: tuple[Annotated[int, Bound(ge=64, multiple_of=16)], Annotated[int, Bound(ge=64, multiple_of=16)]]
+    batch: Annotated[int, Bound(ge=1)]
+    residuals: Path | None = None
+    fit_from: Annotated[int, Bound(ge=0)] = 0
+    fit_weight: Annotated[float, Bound(ge=0)] = 1.0
+    loop: LoopConfig
+
+    def pairs(self, root: Path) -> tuple[list[Pair], list[Pair]]:
+        """(training, validation) pairs. Raises DataError."""
+        found = [pair for folder in self.folders for pair in load_pairs(root / folder, drop=self.drop)]
+        train, held = split(found, held_back=self.held_back, seed=self.split_seed)
+        return (train if self.residuals is None else apply_residuals(train, self.residuals)), held
+
+
+def match_loss(matches: Matches, truth: Tensor, stage: Stage) -> Tensor:
+    """Cross-entropy of the evidence with a Gaussian about the true displacement, where that is in reach.
+
+    truth: (B, 2, h, w), working pixels, at the cells of the matches.
+    """
+    radius, cell, step = stage.config.radius, stage.config.cell, stage.config.step
+    wanted = (truth / cell).permute(0, 2, 3, 1)
+    apart = ((wanted[..., None, :] - stage.moments[:, :2]) ** 2).sum(-1)
+    target = torch.softmax(-apart / (2 * SOFTNESS**2), dim=-1)
+    entropy = -(target * torch.log_softmax(matches.logits, dim=-1)).sum(-1)
+    rows, columns = truth.shape[2:]
+    y = torch.arange(rows, device=truth.device).view(1, -1, 1) + wanted[..., 1] / step
+    x = torch.arange(columns, device=truth.device).view(1, 1, -1) + wanted[..., 0] / step
+    reachable = (wanted.abs().amax(-1) <= radius) & (x >= 0) & (y >= 0) & (x <= columns - 1) & (y <= rows - 1)
+    share = reachable.float()
+    return (entropy * share).sum() / share.sum().clamp_min(1)
+
+
+class RegistrationTask:
+    """Batches, loss and validation, for the loop."""
+
+    def __init__(self, config: RegistrationTraining, pairs: Sequence[Pair], held: Sequence[Pair]) -> None:
+        self.config = config
+        self.pairs = pairs
+        self.cases = make_cases(held)
+        self.cells = Cells.of(config.shape, LiveConfig())
+        self.fits: dict[str, SplineFit] = {}
+
+    def make_batch(self, step: int) -> dict[str, Tensor]:
+        config = self.config
+        return make_batch(
+            self.pairs, config.shape, self.cells, config.batch, seed=config.loop.seed, step=step
+        )
+
+    def loss(
+        self, network: LiveRegistration, batch: dict[str, Tensor], step: int
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Match loss and fit error of every stage that the batch has a lesson for."""
+        total = batch["vis"].new_zeros(())
+        figures: dict[str, float] = {}
+        for name, stage, distance_name, penalty in (
+            ("coarse", network.coarse, "far", network.coarse_penalty),
+            ("fine", network.fine, "near", network.fine_penalty),
+        ):
+            if f"ir_{distance_name}" not in batch:
+                continue
+            matches = stage(batch[f"ir_{distance_name}"], batch["vis"], batch[f"valid_{distance_name}"])
+            truth = batch[f"truth_{distance_name}"]
+            entropy = match_loss(matches, truth, stage)
+            total = total + entropy
+            figures[f"{name}_entropy"] = entropy.item()
+            if step < self.config.fit_from:
+                continue
+            error = self._fit_error(name, stage, matches, truth, penalty)
+            # In units of the fine stage's cell, so that the coarse stage does not shout it down.
+            total = total + self.config.fit_weight * error / stage.config.shrink
+            figures[f"{name}_error"] = error.item()
+        return total, figures
+
+    def _fit_error(self, name: str, stage: Stage, matches: Matches, truth: Tensor, penalty: Tensor) -> Tensor:
+        if name not in self.fits:
+            self.fits[name] = stage_fit(self.config.shape, stage.config, device=truth.device)
+        fitter = self.fits[name]
+        with torch.autocast(truth.device.type, enabled=False):
+            fit = fitter(matches.mean.float(), matches.precision.float(), log_penalty=penalty)
+            rest = fitter.field(fit.coefficients) - truth
+            return torch.sqrt(rest.square().sum(1) + NOISE_FLOOR**2).mean()
+
+    def validate(self, network: LiveRegistration, folder: Path, step: int) -> dict[str, float]:
+        """End-point error of one cold pass on the held-back pairs, and some of them drawn."""
+        registrar = LiveRegistrar(LiveOptions(), network=network)
+        fields = [estimate(registrar, case.ir, case.vis) for case in self.cases]
+        errors = [distance(field, case.truth) for field, case in zip(fields, self.cases, strict=True)]
+        pictures = folder / "pictures"
+        pictures.mkdir(exist_ok=True)
+        rows = [before_after(c.ir, c.vis, f) for c, f in zip(self.cases[:SHOWN], fields, strict=False)]
+        write_picture(pictures / f"{step:06d}.png", np.concatenate(rows))
+        means = np.array([error.mean() for error in errors])
+        return {
+            "score": float(means.mean()),
+            "worst": float(means.max()),
+            "p95": float(np.mean([np.percentile(error, 95) for error in errors])),
+        }
+
+
+def load_live(weights: Path | str) -> LiveRegistration:
+    """The network with these weights. Raises WeightsError."""
+    network = load_model(LiveRegistration.NAME, weights=weights)
+    assert isinstance(network, LiveRegistration)
+    return network
+
+
+def build(
+    config: RegistrationTraining, root: Path, folder: Path, *, weights: Path | str | None = None
+) -> tuple[Loop, list[Case]]:
+    """The loop of a run in `folder` on the data under `root`, and its validation cases.
+
+    weights: start from these instead of at random; a state in `folder` takes precedence over both.
+    """
+    train, held = config.pairs(root)
+    torch.manual_seed(config.loop.seed)
+    network = LiveRegistration()
+    if weights is not None:
+        network.load_state_dict(load_live(weights).state_dict())
+    task = RegistrationTask(config, train, held)
+    return Loop(network, task, config.loop, folder), task.cases
+
+
+def export(config: RegistrationTraining, root: Path, folder: Path, to: Path, *, command: str) -> WeightsFile:
+    """The best weights of a run, their confidence calibrated, as a weight file with its provenance."""
+    best = folder / "best.safetensors"
+    if not best.is_file():
+        raise DataError(f"{folder}: no best.safetensors, the run has not been validated yet")
+    train, held = config.pairs(root)
+    network = LiveRegistration()
+    network.load_state_dict(load_file(best))
+    calibration = calibrate_confidence(network, train, seed=config.loop.seed)
+    history = curve(folder / "log.csv", "score")
+    return save_weights(
+        own_state(network),
+        to,
+        model=LiveRegistration.NAME,
+        provenance={
+            "what": "weights of the live registration network, trained by streamfuse",
+            "data": config.folders,
+            "terms": config.terms,
+            "dropped_from_training": sorted(config.drop),
+            "held_back": sorted(pair.name for pair in held),
+            "command": command,
+            "configuration": config.model_dump(mode="json"),
+            "seed": config.loop.seed,
+            "steps": max(history, default=0),
+            "commit": commit(),
+            "validation": {
+                "what": "mean end-point error, px, of held-back pairs deformed like ME-PMA's set, by step",
+                "curve": {str(step): value for step, value in history.items()},
+            },
+            "confidence": calibration,
+        },
+    )

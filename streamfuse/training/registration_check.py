@@ -1,0 +1,125 @@
+"""What the `live` registrar must be able to do, measured: one cold pass each, one line a figure."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from streamfuse.frame import Image8
+from streamfuse.metrics.registration import picture_endpoint_error
+from streamfuse.registration.live import LiveRegistrar
+from streamfuse.registration.working import pixel_grid, sample
+from streamfuse.training.data import Pair, load_pairs, read_grey
+from streamfuse.training.registration_cases import (
+    Case,
+    affine_part,
+    distance,
+    estimate,
+    make_cases,
+    same_modality,
+    shifted_expectation,
+    stretched,
+    warp_truth,
+)
+
+WARP_SETS = ("msrs/warp_truth", "roadscene/warp_truth")
+ALIGNED_SETS = ("msrs/aligned_colour", "msrs/aligned_gray")
+PUBLIC_SET = "roadscene/test_public"
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One measurement. bound: what it must stay under, None for a figure that only puts others in
+    proportion.
+    """
+
+    name: str
+    value: float
+    bound: float | None = None
+
+    @property
+    def passed(self) -> bool:
+        return self.bound is None or self.value < self.bound
+
+    def __str__(self) -> str:
+        verdict = "" if self.bound is None else f"  < {self.bound:g}: {'yes' if self.passed else 'NO'}"
+        return f"{self.name:<60} {self.value:7.3f}{verdict}"
+
+
+def check_registration(registrar: LiveRegistrar, held: Sequence[Pair], root: Path) -> Iterator[Figure]:
+    """Measure on held-back pairs and on the public sets under `root`, those that are there."""
+    yield from _judge(registrar, "same modality", same_modality(held), bound=0.3)
+    cases = make_cases(held)
+    yield from _judge(registrar, "validation", cases, bound=1.55)
+    yield from _own_misalignment(registrar, held, cases)
+    if (root / PUBLIC_SET).is_dir():
+        yield from _public(registrar, root / PUBLIC_SET)
+    for name, bound in zip(WARP_SETS, (4.0, None), strict=True):
+        if (root / name).is_dir():
+            yield from _judge(registrar, name, warp_truth(root / name), bound=bound)
+    for name in ALIGNED_SETS:
+        if (root / name).is_dir():
+            moved = [_mean_norm(estimate(registrar, p.ir, p.vis)) for p in load_pairs(root / name)]
+            yield Figure(f"{name}: mean displacement of aligned pairs", float(np.mean(moved)), 1.7)
+
+
+def _judge(
+    registrar: LiveRegistrar, name: str, cases: Sequence[Case], *, bound: float | None
+) -> Iterator[Figure]:
+    """End-point error against the applied field, beside doing nothing and a perfect affine fit."""
+    errors = [distance(estimate(registrar, c.ir, c.vis), c.truth) for c in cases]
+    means = [error.mean() for error in errors]
+    yield Figure(f"{name}: unregistered", float(np.mean([_mean_norm(c.truth) for c in cases])))
+    affine = [distance(affine_part(c.truth), c.truth).mean() for c in cases]
+    yield Figure(f"{name}: perfect affine", float(np.mean(affine)))
+    yield Figure(f"{name}: end-point error", float(np.mean(means)), bound)
+    yield Figure(f"{name}: 95th percentile", float(np.mean([np.percentile(e, 95) for e in errors])))
+    yield Figure(f"{name}: worst pair", float(np.max(means)))
+
+
+def _own_misalignment(
+    registrar: LiveRegistrar, held: Sequence[Pair], cases: Sequence[Case]
+) -> Iterator[Figure]:
+    """What the pairs are off themselves, and how well a known warp on top of that is followed."""
+    own = [estimate(registrar, p.ir, p.vis) for p in map(stretched, held)]
+    moved = float(np.mean([_mean_norm(field) for field in own]))
+    yield Figure("validation: mean displacement of undeformed pairs (label floor)", moved, 1.7)
+    change = [
+        distance(estimate(registrar, c.ir, c.vis), shifted_expectation(field, c.truth)).mean()
+        for c, field in zip(cases, own, strict=True)
+    ]
+    yield Figure("validation: error of the change under a known extra warp", float(np.mean(change)), 1.0)
+
+
+def _public(registrar: LiveRegistrar, folder: Path) -> Iterator[Figure]:
+    """The public test pairs: measured end-point error of the registered picture, beside the paper's."""
+    stems = sorted(path.stem for path in (folder / "ir").glob("*.png"))
+    pictures = {
+        name: [read_grey(folder / name / f"{stem}.png") for stem in stems]
+        for name in ("ir", "ir_move", "vis", "paper_ir_reg")
+    }
+
+    def ours(ir: Image8, vis: Image8) -> Image8:
+        field = estimate(registrar, ir, vis)
+        return np.asarray(sample(ir, pixel_grid(ir.shape) + field), np.uint8)
+
+    registered = [ours(ir, vis) for ir, vis in zip(pictures["ir_move"], pictures["vis"], strict=True)]
+    for who, results, bounds in (
+        ("unregistered", pictures["ir_move"], (None, None)),
+        ("paper", pictures["paper_ir_reg"], (None, None)),
+        ("live", registered, (1.65, 1.75)),
+    ):
+        errors = [
+            picture_endpoint_error(truth, result)
+            for truth, result in zip(pictures["ir"], results, strict=True)
+        ]
+        yield Figure(f"public pairs, {who}: mean", float(np.mean([e.mean for e in errors])), bounds[0])
+        yield Figure(
+            f"public pairs, {who}: penalised", float(np.mean([e.penalised for e in errors])), bounds[1]
+        )
+
+
+def _mean_norm(field: npt.NDArray[np.float32]) -> float:
+    return float(np.linalg.norm(field, axis=-1).mean())
