@@ -9,7 +9,9 @@ from streamfuse.frame import FusedFrame, Image8, Image16
 from streamfuse.pipeline import Pipeline
 
 
-def fuse_pair(ir: Image8 | Image16, vis: Image8, *, settings: Mapping[str, Any] | None = None) -> FusedFrame:
+def fuse_pair(
+    ir: Image8 | Image16, vis: Image8 | Image16, *, settings: Mapping[str, Any] | None = None
+) -> FusedFrame:
     """Register and fuse two pictures, cold, with no state kept.
 
     Args:

@@ -214,27 +214,32 @@ def _component(
         errors.append(f"{key}.{selector}: {error}")
         return None
     rest = {name: value for name, value in data.items() if name != selector}
-    options = _options(component_class.Options, rest, key, errors)
+    options = _options(component_class.Options, rest, key, errors, selector)
     return None if options is None else Component(kind, options)
 
 
-def _options(model: type[Options], data: Any, key: str, errors: list[str]) -> Options | None:
+def _options(model: type[Options], data: Any, key: str, errors: list[str], *selectors: str) -> Options | None:
     try:
         return model.model_validate({} if data is None else data)
     except ValidationError as error:
-        errors.extend(describe_validation_error(error, model, key))
+        errors.extend(describe_validation_error(error, model, key, selectors))
         return None
 
 
-def describe_validation_error(error: ValidationError, model: type[Options], prefix: str) -> Iterator[str]:
-    """One line for each mistake pydantic found: full key, what is wrong, the value, near names."""
+def describe_validation_error(
+    error: ValidationError, model: type[Options], prefix: str, selectors: Sequence[str] = ()
+) -> Iterator[str]:
+    """One line for each mistake pydantic found: full key, what is wrong, the value, near names.
+
+    selectors: keys beside those of the model, such as the `kind` that chose it.
+    """
     for item in error.errors():
         location = [
             str(part) for part in item["loc"] if not str(part).startswith(("function-", "constrained-"))
         ]
         key = ".".join([prefix, *location])
         if item["type"] == "extra_forbidden":
-            names = _field_names(model, location[:-1])
+            names = _field_names(model, location[:-1]) + ([] if location[:-1] else list(selectors))
             yield f"{key}: unknown option{_did_you_mean(location[-1], names)} (known: {', '.join(names)})"
         elif item["type"] == "missing":
             yield f"{key}: missing"
