@@ -104,7 +104,7 @@ class Solid:
     moving: bool = False
 
     def rasterise(self, camera: Camera) -> tuple[npt.NDArray[np.uint8], tuple[int, int, int, int]] | None:
-        """(facet number + 1 on a supersampled grid, 0 where there is none; box of pixels), None when unseen."""
+        """(facet number + 1 on a supersampled grid, 0 where there is none; box of pixels); None: unseen."""
         return rasterise(self.points, self.faces, self.triples, self.bias, camera)
 
 

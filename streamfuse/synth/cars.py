@@ -10,84 +10,25 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from streamfuse.synth.bodies import BUS, Body
 from streamfuse.synth.canvas import Solid
 from streamfuse.synth.light import Light
 from streamfuse.synth.nature import AIR_CELSIUS, SKY_CELSIUS
 
 _PAINTS = [
-    (150, 24, 28), (32, 52, 96), (188, 190, 192), (232, 232, 230), (26, 27, 30), (92, 98, 104), (58, 84, 72), (170, 150, 112),
-]  # fmt: skip
+    (150, 24, 28),
+    (32, 52, 96),
+    (188, 190, 192),
+    (232, 232, 230),
+    (26, 27, 30),
+    (92, 98, 104),
+    (58, 84, 72),
+    (170, 150, 112),
+]
 
 
 WAIST_M = 0.52
 """Below it the flanks turn to the ground: dark in light, a little warm from the road in heat."""
-
-
-@dataclass(frozen=True, slots=True)
-class Body:
-    """A profile: station -> (metres from the rear, sill, belt line, roof), and widths."""
-
-    stations: npt.NDArray[np.float64]
-    half_width: float
-    half_roof: float
-    pillars: tuple[int, ...]
-    """Intervals between stations whose cabin sides are paint, not glass."""
-    screens: tuple[int, ...]
-    """Intervals whose top is glass: rear window and windscreen."""
-    wheels: tuple[float, float]
-    wheel_radius: float
-
-    @property
-    def length(self) -> float:
-        return float(self.stations[-1, 0])
-
-
-def _profile(rows: list[tuple[float, float, float, float]]) -> npt.NDArray[np.float64]:
-    return np.array(rows, np.float64)
-
-
-SALOON = Body(
-    _profile(
-        [
-            (0.00, 0.34, 0.80, 0.80), (0.10, 0.24, 0.96, 0.96), (0.55, 0.22, 1.00, 1.00), (1.00, 0.22, 0.99, 1.27),
-            (1.35, 0.22, 0.98, 1.42), (1.95, 0.22, 0.96, 1.46), (2.05, 0.22, 0.96, 1.46), (2.55, 0.22, 0.95, 1.40),
-            (3.15, 0.22, 0.95, 1.00), (3.25, 0.22, 0.94, 0.94), (3.90, 0.22, 0.86, 0.86), (4.25, 0.24, 0.74, 0.74),
-            (4.40, 0.30, 0.66, 0.66),
-        ]
-    ),
-    0.88, 0.60, (2, 5), (2, 3, 7), (0.85, 3.50), 0.32,
-)  # fmt: skip
-HATCH = Body(
-    _profile(
-        [
-            (0.00, 0.36, 0.84, 0.84), (0.06, 0.24, 0.98, 1.04), (0.40, 0.22, 0.98, 1.40), (0.75, 0.22, 0.97, 1.49),
-            (1.45, 0.22, 0.96, 1.52), (1.55, 0.22, 0.96, 1.52), (2.15, 0.22, 0.95, 1.46), (2.85, 0.22, 0.96, 1.02),
-            (2.95, 0.22, 0.95, 0.95), (3.55, 0.22, 0.88, 0.88), (3.85, 0.24, 0.76, 0.76), (3.98, 0.30, 0.66, 0.66),
-        ]
-    ),
-    0.86, 0.60, (2, 4), (1, 6), (0.75, 3.20), 0.31,
-)  # fmt: skip
-VAN = Body(
-    _profile(
-        [
-            (0.00, 0.36, 1.00, 1.00), (0.05, 0.28, 1.10, 1.88), (0.15, 0.26, 1.10, 1.96), (2.20, 0.26, 1.10, 1.98),
-            (2.60, 0.26, 1.08, 1.98), (3.30, 0.26, 1.06, 1.90), (4.00, 0.26, 1.06, 1.20), (4.10, 0.26, 1.05, 1.05),
-            (4.60, 0.26, 0.90, 0.90), (4.75, 0.36, 0.66, 0.66),
-        ]
-    ),
-    0.95, 0.78, (1, 2, 3), (5,), (0.90, 3.85), 0.34,
-)  # fmt: skip
-BUS = Body(
-    _profile(
-        [
-            (0.00, 0.36, 1.30, 2.95), (0.08, 0.30, 1.30, 3.05), (2.40, 0.30, 1.30, 3.10), (2.55, 0.30, 1.30, 3.10),
-            (4.60, 0.30, 1.30, 3.10), (4.75, 0.30, 1.30, 3.10), (6.80, 0.30, 1.30, 3.10), (6.95, 0.30, 1.30, 3.10),
-            (9.40, 0.30, 1.30, 3.08), (10.20, 0.30, 1.20, 3.00), (10.40, 0.36, 1.00, 2.90),
-        ]
-    ),
-    1.25, 1.20, (0, 2, 4, 6), (), (2.2, 8.3), 0.48,
-)  # fmt: skip
-BODIES = (SALOON, HATCH, SALOON, HATCH, VAN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +93,14 @@ class Car:
         celsius = mesh.celsius * (1 - mirror) + SKY_CELSIUS * mirror + light.sun_kelvin * 0.5 * facing
         points += (x, 0.0, z)
         return Solid(
-            points, mesh.faces, mesh.triples, np.clip(rgb, 0, 255).astype(np.uint8), celsius.astype(np.float32),
-            mesh.bias, moving,
-        )  # fmt: skip
+            points,
+            mesh.faces,
+            mesh.triples,
+            np.clip(rgb, 0, 255).astype(np.uint8),
+            celsius.astype(np.float32),
+            mesh.bias,
+            moving,
+        )
 
     def _add(
         self,
@@ -197,23 +143,43 @@ class Car:
                 tuck = side * (wb - 0.09)
                 self._add(
                     [(tuck, -s0, a0), (side * wb, -WAIST_M, a0), (side * wb, -WAIST_M, a1), (tuck, -s1, a1)],
-                    paint * 0.62, heat - 0.5, shiny=0.03,
-                )  # fmt: skip
+                    paint * 0.62,
+                    heat - 0.5,
+                    shiny=0.03,
+                )
                 self._add(
-                    [(side * wb, -WAIST_M, a0), (side * wb, -b0, a0), (side * wb, -b1, a1), (side * wb, -WAIST_M, a1)],
-                    paint * 0.98, heat - 1.0, shiny=0.10,
-                )  # fmt: skip
+                    [
+                        (side * wb, -WAIST_M, a0),
+                        (side * wb, -b0, a0),
+                        (side * wb, -b1, a1),
+                        (side * wb, -WAIST_M, a1),
+                    ],
+                    paint * 0.98,
+                    heat - 1.0,
+                    shiny=0.10,
+                )
                 if max(r0 - b0, r1 - b1) > 0.03:
                     pane = k not in body.pillars
                     self._add(
-                        [(side * wb, -b0, a0), (side * w0, -r0, a0), (side * w1, -r1, a1), (side * wb, -b1, a1)],
-                        dark if pane else paint * 0.9, glass if pane else metal, shiny=0.28 if pane else 0.1, bias=0.05,
-                    )  # fmt: skip
+                        [
+                            (side * wb, -b0, a0),
+                            (side * w0, -r0, a0),
+                            (side * w1, -r1, a1),
+                            (side * wb, -b1, a1),
+                        ],
+                        dark if pane else paint * 0.9,
+                        glass if pane else metal,
+                        shiny=0.28 if pane else 0.1,
+                        bias=0.05,
+                    )
             screen = k in body.screens
             self._add(
                 [(-w0, -r0, a0), (w0, -r0, a0), (w1, -r1, a1), (-w1, -r1, a1)],
-                dark if screen else paint, glass - 1.0 if screen else heat, shiny=0.34 if screen else 0.20, bias=0.1,
-            )  # fmt: skip
+                dark if screen else paint,
+                glass - 1.0 if screen else heat,
+                shiny=0.34 if screen else 0.20,
+                bias=0.1,
+            )
         self._ends()
         self._wheels()
 
@@ -229,9 +195,19 @@ class Car:
             hot = AIR_CELSIUS + (7.0 if self._warm_bonnet and not rear else 1.0)
 
             def panel(
-                x0: float, y0: float, x1: float, y1: float, rgb: npt.ArrayLike, celsius: float, *,
-                a: float = a, rear: bool = rear, rank: int = 1, emits: bool = False, shiny: float = 0.0,
-            ) -> None:  # fmt: skip
+                x0: float,
+                y0: float,
+                x1: float,
+                y1: float,
+                rgb: npt.ArrayLike,
+                celsius: float,
+                *,
+                a: float = a,
+                rear: bool = rear,
+                rank: int = 1,
+                emits: bool = False,
+                shiny: float = 0.0,
+            ) -> None:
                 out = -0.004 * rank if rear else 0.004 * rank
                 corners = [(x0, -y0, a + out), (x1, -y0, a + out), (x1, -y1, a + out), (x0, -y1, a + out)]
                 self._add(corners, rgb, celsius, bias=0.3 * rank, emits=emits, shiny=shiny)
@@ -323,10 +299,13 @@ def _mesh(facets: list[_Facet], length: float) -> _Mesh:
     normals = np.cross(b - a, c - a)
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
     return _Mesh(
-        points, faces, triples, normals,
+        points,
+        faces,
+        triples,
+        normals,
         rgb=np.array([facet.rgb for facet in facets]),
         celsius=np.array([facet.celsius for facet in facets]),
         shiny=np.array([facet.shiny for facet in facets]),
         bias=np.array([facet.bias for facet in facets]),
         emits=np.array([facet.emits for facet in facets]),
-    )  # fmt: skip
+    )

@@ -1,8 +1,5 @@
 """One camera at work: a scene, a schedule and a frame code put together."""
 
-import threading
-from functools import lru_cache
-
 import numpy as np
 
 from streamfuse.clock import NS_PER_S
@@ -12,18 +9,15 @@ from streamfuse.synth.options import CodeOptions, RigOptions, SceneOptions, Timi
 from streamfuse.synth.scene import Scene
 from streamfuse.synth.schedule import Capture, Schedule
 from streamfuse.synth.sensors import to_counts
-from streamfuse.synth.street import Street
 
 CODE_CELSIUS = (6.0, 26.0)
 """Of the black and white squares in counts: within the span of a street, so that no AGC is upset."""
-
-_painting = threading.Lock()
 
 
 class Film:
     """The pictures of one stream, frame code included.
 
-    Two films of the same scene share its painted street; each may be used from its own thread.
+    Each film may be used from a thread of its own.
 
     Args:
         start_s: time of the scene at which the schedule begins.
@@ -39,9 +33,7 @@ class Film:
         code: CodeOptions,
         start_s: float = 0.0,
     ) -> None:
-        with _painting:
-            street = _street(scene)
-        self.scene = Scene(scene, rig, street=street)
+        self.scene = Scene(scene, rig)
         self.schedule = Schedule(timing, stream)
         self.stream: Stream = stream
         self._start_s = start_s
@@ -78,8 +70,3 @@ class Film:
         if self.stream == "ir":
             image = self.scene.infrared_view(image.astype(np.uint16, copy=False))
         return image.astype(np.uint8, copy=False)
-
-
-@lru_cache(maxsize=2)
-def _street(options: SceneOptions) -> Street:
-    return Street(options)

@@ -19,8 +19,9 @@ CAMERA_HEIGHT_M = 1.9
 NEAR_M = 0.8
 """Nothing closer than this is drawn."""
 BEND_WAVES = 6
-BEND_INVERSE_STEPS = 25
-"""Of the fixed-point inversion; each step divides the error by at least 5 for the largest bend allowed."""
+BEND_INVERSE_STEPS = 40
+BEND_INVERSE_PX = 1e-3
+"""The fixed-point inversion ends when a step moves nothing by more than this; 2 to 20 steps."""
 
 
 class Camera:
@@ -125,9 +126,13 @@ class Bend:
 
     def inverse(self, points: Coordinates) -> Coordinates:
         """Ideal pixels that are imaged at `points`, float32 (..., 2)."""
-        ideal = points.copy()
+        ideal = points - self(points)
         for _ in range(BEND_INVERSE_STEPS):
-            ideal = points - self(ideal)
+            better = points - self(ideal)
+            moved = float(np.abs(better - ideal).max())
+            ideal = better
+            if moved < BEND_INVERSE_PX:
+                break
         return ideal
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamfuse.synth.canvas import Sprite, Texture, texture
-from streamfuse.synth.light import Light, lamp_glow
+from streamfuse.synth.light import LAMP_SPACING_M, Light, lamp_glow
 from streamfuse.synth.noise import Field2D, blur, spectrum
 
 PERIOD_M = 96.0
@@ -26,13 +26,19 @@ CROSSING_M = (11.0, 14.0)
 FAR_M = 176.0
 """The street ends here; behind it stands the backdrop."""
 
-_EDGE_M = 2.0
+EDGE_M = 2.0
 """Ground drawn beyond the building lines, under the feet of the fronts."""
-_PPM = 36.0
+_PPM = 32.0
 _STRIP_M = 8.0
 _MIPS = 5
 _OVERLAP_M = 32 / _PPM
 """Two texels of the coarsest mip: neighbouring strips leave no gap between them."""
+_ROAD_AND_PAVEMENT_TINT = np.array([(0.98, 1.04), (1.0, 1.0), (1.03, 0.94)], np.float32)
+"""Of red, green and blue."""
+_PIT = round(0.6 * _PPM)
+"""Half the side of the square of soil around a tree."""
+SHADOW_LAG_PX = 3.0
+"""Sigma of the blur that thermal inertia gives to shadows, in texels of the shadow map."""
 ROAD_CELSIUS, PAVEMENT_CELSIUS = 17.5, 15.0
 
 
@@ -50,7 +56,7 @@ class Ground:
         return [
             Sprite(
                 self.strips[k % len(self.strips)],
-                np.array([LEFT_M - _EDGE_M, 0.0, k * _STRIP_M - _OVERLAP_M - travelled_m]),
+                np.array([LEFT_M - EDGE_M, 0.0, k * _STRIP_M - _OVERLAP_M - travelled_m]),
                 right,
                 up_street,
             )
@@ -61,15 +67,17 @@ class Ground:
 def paint_ground(
     rng: np.random.Generator, *, light: Light, shadow: Field2D | None, tree_pits: list[tuple[float, float]]
 ) -> Ground:
-    """Paint a period. shadow: 0..1 on the grid of `shadow_grid`, None at night. tree_pits: (x, z)."""
+    """Paint a period. shadow: 0..1 over the same ground, coarser; None without sun. tree_pits: (x, z)."""
     z, x = ground_grid()
     height, width = z.shape
     road = (x > KERB_LEFT_M) & (x < KERB_RIGHT_M)
     stain = spectrum(rng, height, width, slope=1.2, tileable=True)
     grain = rng.standard_normal((height, width), np.float32)
     grain = 0.5 * grain + blur(rng.standard_normal((height, width), np.float32), 1.0)
-    colour = np.where(road, 92.0, 148.0) * (1 + 0.05 * stain + 0.055 * grain)
-    celsius = np.where(road, ROAD_CELSIUS, PAVEMENT_CELSIUS) + 0.35 * stain + 0.12 * grain
+    colour = np.where(road, np.float32(92), np.float32(148)) * (1 + 0.05 * stain + 0.055 * grain)
+    celsius = (
+        np.where(road, np.float32(ROAD_CELSIUS), np.float32(PAVEMENT_CELSIUS)) + 0.35 * stain + 0.12 * grain
+    )
     _paving(rng, x, z, road, colour, celsius)
     _wheel_tracks(x, road, colour, celsius)
     _repairs(rng, colour, celsius)
@@ -79,33 +87,38 @@ def paint_ground(
     celsius -= 1.7 * paint_mask
     _manholes(rng, colour, celsius)
     _kerbs(x, z, colour, celsius)
-    tint = np.where(road[..., None], [0.98, 1.0, 1.03], [1.04, 1.0, 0.94]).astype(np.float32)
-    rgb = colour[..., None] * tint
+    rgb = np.stack([colour * np.where(road, *tint) for tint in _ROAD_AND_PAVEMENT_TINT], axis=-1)
     for pit_x, pit_z in tree_pits:
-        soil = (np.abs(x - pit_x) < 0.6) & (
-            np.abs((z - pit_z + PERIOD_M / 2) % PERIOD_M - PERIOD_M / 2) < 0.6
-        )
-        rgb[soil] = np.array([78, 62, 46]) * (1 + 0.15 * grain[soil])[:, None]
-        celsius[soil] -= 2.5
+        row, column = round(pit_z * _PPM), round((pit_x - LEFT_M + EDGE_M) * _PPM)
+        pit = np.s_[max(0, row - _PIT) : row + _PIT, column - _PIT : column + _PIT]
+        rgb[pit] = np.array([78, 62, 46]) * (1 + 0.15 * grain[pit])[..., None]
+        celsius[pit] -= 2.5
     up = (0.0, -1.0, 0.0)
-    sun_share = np.ones_like(stain) if shadow is None else 1.0 - shadow
-    multiplier = light.ambient + (light.on(up) - light.ambient) * sun_share[..., None]
-    # Ground remembers: what has been in shadow for an hour is still half warm, and without an outline.
-    lag = sun_share if shadow is None else blur(sun_share, 0.35 * _PPM)
-    celsius += light.warming(up) * (0.25 + 0.75 * lag)
+    if shadow is None:
+        multiplier = np.broadcast_to(light.on(up), rgb.shape)
+        celsius += light.warming(up)
+    else:
+        multiplier = light.ambient + (light.on(up) - light.ambient) * (1 - _fitted(shadow, stain))[..., None]
+        # Ground remembers: what came into shadow an hour ago is still half warm, and without an outline.
+        celsius += light.warming(up) * (1 - 0.75 * _fitted(blur(shadow, SHADOW_LAG_PX), stain))
     if light.lamps:
-        for row in (KERB_LEFT_M, KERB_RIGHT_M):
-            multiplier = multiplier + lamp_glow(z, x - row, 0.0 if row < 0 else 12.0)
+        for kerb in (KERB_LEFT_M, KERB_RIGHT_M):
+            multiplier = multiplier + lamp_glow(z, x - kerb, 0.0 if kerb < 0 else LAMP_SPACING_M / 2)
     return _strips(rgb * multiplier, celsius)
 
 
-def ground_grid() -> tuple[Field2D, Field2D]:
+def ground_grid(*, ppm: float = _PPM) -> tuple[Field2D, Field2D]:
     """(z, x) in metres of every texel of one period, float32 (h, w) each."""
-    height, width = round(PERIOD_M * _PPM), round((RIGHT_M - LEFT_M + 2 * _EDGE_M) * _PPM)
-    rows = (np.arange(height, dtype=np.float32) + 0.5) / _PPM
-    columns = (np.arange(width, dtype=np.float32) + 0.5) / _PPM + LEFT_M - _EDGE_M
+    height, width = round(PERIOD_M * ppm), round((RIGHT_M - LEFT_M + 2 * EDGE_M) * ppm)
+    rows = (np.arange(height, dtype=np.float32) + 0.5) / ppm
+    columns = (np.arange(width, dtype=np.float32) + 0.5) / ppm + LEFT_M - EDGE_M
     z, x = np.meshgrid(rows, columns, indexing="ij")
     return z, x
+
+
+def _fitted(coarse: Field2D, like: Field2D) -> Field2D:
+    size = (like.shape[1], like.shape[0])
+    return np.asarray(cv2.resize(coarse, size, interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def _strips(rgb: npt.NDArray[np.float32], celsius: Field2D) -> Ground:
@@ -143,16 +156,16 @@ def _wheel_tracks(x: Field2D, road: npt.NDArray[np.bool_], colour: Field2D, cels
 
 def _repairs(rng: np.random.Generator, colour: Field2D, celsius: Field2D) -> None:
     height, width = colour.shape
+    tone, kelvin = np.ones_like(colour), np.zeros_like(colour)
     for _ in range(16):
         centre = np.array([rng.uniform(0.3, 0.7) * width, rng.uniform(0.02, 0.98) * height])
         angles = np.sort(rng.uniform(0, 2 * np.pi, 7))
         reach = rng.uniform(0.4, 1.6) * _PPM * rng.uniform(0.7, 1.0, 7)
-        outline = centre + np.stack([np.cos(angles) * reach, np.sin(angles) * reach * 1.6], 1)
-        mask = np.zeros(colour.shape, np.uint8)
-        cv2.fillPoly(mask, [np.rint(outline).astype(np.int32)], 1)
-        at = mask.astype(bool)
-        colour[at] *= rng.uniform(0.72, 0.9)
-        celsius[at] += rng.uniform(0.4, 1.4)
+        outline = np.rint(centre + np.stack([np.cos(angles) * reach, np.sin(angles) * reach * 1.6], 1))
+        cv2.fillPoly(tone, [outline.astype(np.int32)], rng.uniform(0.72, 0.9))
+        cv2.fillPoly(kelvin, [outline.astype(np.int32)], rng.uniform(0.4, 1.4))
+    colour *= tone
+    celsius += kelvin
 
 
 def _cracks(rng: np.random.Generator, colour: Field2D, celsius: Field2D) -> None:
@@ -184,14 +197,14 @@ def _markings(rng: np.random.Generator, x: Field2D, z: Field2D) -> Field2D:
 
 def _manholes(rng: np.random.Generator, colour: Field2D, celsius: Field2D) -> None:
     height, width = colour.shape
+    radius = round(0.34 * _PPM)
+    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
+    lid = np.hypot(x, y) <= radius
     for k in range(8):
-        centre = (round(rng.uniform(0.35, 0.65) * width), round((k + rng.uniform(0.2, 0.8)) / 8 * height))
-        mask = np.zeros(colour.shape, np.uint8)
-        cv2.circle(mask, centre, round(0.34 * _PPM), 255, -1, cv2.LINE_AA)
-        at = mask > 127
-        rows = np.nonzero(at)[0]
-        colour[at] = 62 + 14 * ((rows // 3) % 2)
-        celsius[at] += 3.5
+        column, row = round(rng.uniform(0.35, 0.65) * width), round((k + rng.uniform(0.2, 0.8)) / 8 * height)
+        at = np.s_[row - radius : row + radius + 1, column - radius : column + radius + 1]
+        colour[at][lid] = (62 + 14 * ((y // 3) % 2))[lid]
+        celsius[at][lid] += 3.5
 
 
 def _kerbs(x: Field2D, z: Field2D, colour: Field2D, celsius: Field2D) -> None:

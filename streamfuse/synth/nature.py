@@ -82,9 +82,9 @@ def paint_crown(rng: np.random.Generator, light: Light) -> Texture:
     alpha = np.zeros((height, width), np.uint8)
     centres = np.stack([rng.uniform(0.26, 0.74, 9) * width, rng.uniform(0.27, 0.70, 9) * height], 1)
     for count, radius, depth in (
-        (150, (0.34, 0.60), 0.55),
-        (330, (0.16, 0.34), 0.8),
-        (620, (0.07, 0.17), 1.0),
+        (90, (0.34, 0.60), 0.55),
+        (210, (0.16, 0.34), 0.8),
+        (430, (0.07, 0.17), 1.0),
     ):
         for _ in range(count):
             home = centres[rng.integers(len(centres))]

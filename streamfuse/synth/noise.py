@@ -5,6 +5,7 @@ import hashlib
 import cv2
 import numpy as np
 import numpy.typing as npt
+from scipy import fft
 
 Field2D = npt.NDArray[np.float32]
 
@@ -23,14 +24,16 @@ def spectrum(
     Natural scenes have slopes near 1; clouds and stains 1.5 and more. Unless `tileable`, opposite borders
     have nothing to do with each other.
     """
-    rows, columns = (height, width) if tileable else (height * 5 // 4 + 1, width * 5 // 4 + 1)
-    fy = np.fft.fftfreq(rows)[:, None].astype(np.float32)
-    fx = np.fft.rfftfreq(columns)[None, :].astype(np.float32)
+    if tileable:
+        rows, columns = height, width
+    else:
+        rows, columns = (fft.next_fast_len(side * 5 // 4 + 1, real=True) for side in (height, width))
+    fy = fft.fftfreq(rows).astype(np.float32)[:, None]
+    fx = fft.rfftfreq(columns).astype(np.float32)[None, :]
     frequency = np.hypot(fy, fx)
     frequency[0, 0] = np.inf
-    shape = frequency.shape
-    white = rng.standard_normal(shape, np.float32) + 1j * rng.standard_normal(shape, np.float32)
-    field = np.fft.irfft2(white / frequency**slope, (rows, columns))[:height, :width]
+    white = rng.standard_normal((*frequency.shape, 2), np.float32).view(np.complex64)[..., 0]
+    field = fft.irfft2(white * frequency ** np.float32(-slope), (rows, columns))[:height, :width]
     field -= field.mean()
     return np.ascontiguousarray(field / max(float(field.std()), 1e-9), dtype=np.float32)
 

@@ -48,6 +48,7 @@ class SceneOptions(Options):
     cars: Annotated[int, Field(ge=0, le=12)] = Field(3, description="driving")
     parked: Annotated[int, Field(ge=0, le=12)] = Field(4, description="at the kerb")
     trees: bool = True
+    wind: Annotated[float, Field(ge=0, le=5)] = Field(1.0, description="sway of the trees, 1: a breeze")
     bus_at_s: Annotated[float, Field(ge=0)] | None = Field(
         None, description="a bus drives by and hides half of the street; the time it is abreast"
     )

@@ -25,11 +25,21 @@ STRIDE_OF_HEIGHT = 0.80
 _SWING = 0.42
 """Largest thigh angle at walking pace, radians: gives the stride above with legs of 0.49 body heights."""
 
+_TURN = np.linspace(0, 2 * np.pi, 12, endpoint=False)
+_RING = np.stack([np.cos(_TURN), np.sin(_TURN)], axis=1)
+
 HEAD, HAIR, TORSO, ARM, LEG, SHOE, HAND, BAG = range(1, 9)
 _SKIN = [(206, 160, 132), (150, 106, 78), (224, 184, 156), (110, 76, 58)]
 _CLOTH = [
-    (46, 56, 84), (120, 38, 40), (196, 186, 168), (58, 82, 66), (34, 34, 38), (150, 126, 86), (92, 110, 140), (176, 92, 48),
-]  # fmt: skip
+    (46, 56, 84),
+    (120, 38, 40),
+    (196, 186, 168),
+    (58, 82, 66),
+    (34, 34, 38),
+    (150, 126, 86),
+    (92, 110, 140),
+    (176, 92, 48),
+]
 _TROUSERS = [(38, 42, 58), (60, 56, 52), (30, 30, 34), (104, 96, 84), (64, 78, 104)]
 _HAIR = [(40, 30, 24), (92, 66, 40), (140, 132, 124), (24, 22, 24)]
 
@@ -169,9 +179,15 @@ class Person:
             wrist = elbow + 0.15 * h * (-np.cos(fold) * up + np.sin(fold) * forward)
             hand = wrist + 0.03 * h * (-np.cos(fold) * up + np.sin(fold) * forward)
             for joint, place in (
-                ("hip", hip), ("knee", knee), ("heel", heel), ("toe", toe),
-                ("shoulder", shoulder), ("elbow", elbow), ("wrist", wrist), ("hand", hand),
-            ):  # fmt: skip
+                ("hip", hip),
+                ("knee", knee),
+                ("heel", heel),
+                ("toe", toe),
+                ("shoulder", shoulder),
+                ("elbow", elbow),
+                ("wrist", wrist),
+                ("hand", hand),
+            ):
                 joints[joint + name] = place
         return {name: (float(p[0]), float(p[1]), float(p[2])) for name, p in joints.items()}
 
@@ -206,8 +222,6 @@ def _hull(
     canvas: npt.NDArray[np.uint8], circles: list[tuple[npt.NDArray[np.float64], float]], ppm: float, part: int
 ) -> None:
     """Fill the convex hull of circles (centre in pixels, radius in metres)."""
-    angles = np.linspace(0, 2 * np.pi, 14, endpoint=False)
-    ring = np.stack([np.cos(angles), np.sin(angles)], 1)
-    points = np.concatenate([centre + ring * radius * ppm for centre, radius in circles])
+    points = np.concatenate([centre + _RING * (radius * ppm) for centre, radius in circles])
     hull = cv2.convexHull(np.rint(points * 16).astype(np.int32))
     cv2.fillConvexPoly(canvas, hull, part, cv2.LINE_8, 4)

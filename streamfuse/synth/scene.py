@@ -50,22 +50,15 @@ class Truth:
 class Scene:
     """Frames and truth as pure functions of time. Times are true times in seconds from the scene's start.
 
-    Use an object from one thread. Painting a street takes seconds; `street` hands one on that was painted
-    for the same options.
+    Use an object from one thread. The first scene of a seed takes seconds: its street is painted then.
     """
 
-    def __init__(
-        self,
-        options: SceneOptions | None = None,
-        rig: RigOptions | None = None,
-        *,
-        street: Street | None = None,
-    ) -> None:
+    def __init__(self, options: SceneOptions | None = None, rig: RigOptions | None = None) -> None:
         self.options = options or SceneOptions()
         self.rig_options = rig or RigOptions()
         seed, motion = self.options.seed, self.options.motion
         self.rig = Rig(self.rig_options, motion, seed)
-        self._street = street or Street(self.options)
+        self._street = Street(self.options)
         self._vis_sensor = VisibleSensor(self.rig_options, seed)
         self._ir_sensor = InfraredSensor(self.rig_options, self.rig.bend, seed)
         self._still = {VisibleCanvas: _Still(), HeatCanvas: _Still()}

@@ -5,7 +5,6 @@ Noise depends on the seed and a time of reading out, and on nothing else: a fram
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from streamfuse.frame import Image8, Image16
 from streamfuse.synth.geometry import Bend
@@ -88,7 +87,9 @@ class InfraredSensor:
             kelvin = kelvin + self._pattern
         if o.netd_mk > 0:
             kelvin = kelvin + self._noise.at(noise_ns) * np.float32(o.netd_mk / 1000)
-        counts: Image16 = np.rint(kelvin * COUNTS_PER_KELVIN + COUNTS_AT_ZERO).clip(0, 65535).astype(np.uint16)
+        counts: Image16 = (
+            np.rint(kelvin * COUNTS_PER_KELVIN + COUNTS_AT_ZERO).clip(0, 65535).astype(np.uint16)
+        )
         return counts
 
 

@@ -9,8 +9,9 @@ from collections.abc import Callable
 import numpy as np
 
 from streamfuse.synth import ground
+from streamfuse.synth.bodies import BODIES, BUS
 from streamfuse.synth.canvas import Item, Sprite, Texture, texture
-from streamfuse.synth.cars import BODIES, BUS, Car
+from streamfuse.synth.cars import Car
 from streamfuse.synth.geometry import DOWN, RIGHT, Camera, Matrix
 from streamfuse.synth.light import Light
 from streamfuse.synth.nature import paint_halo
@@ -29,6 +30,7 @@ CAR_SPEED_M_S = CAR_LOOP_M / CYCLE_S
 BEHIND_M = 14.0
 """How far behind the rig things go on before they come back at the far end."""
 WALK_LOOP_M = 62.0
+NEAREST_WALKER_M = 1.5
 STROLL_M_S = (1.05, 1.5)
 CROSS_M_S = 1.42
 ZEBRA_Z_M = sum(ground.CROSSING_M) / 2
@@ -56,7 +58,7 @@ class Traffic:
         actors: list[Placed] = []
         for walker in self._people:
             pose = walker.pose(t_s, travelled_m)
-            if not 1.5 < pose.z < WALK_LOOP_M:
+            if not NEAREST_WALKER_M < pose.z < WALK_LOOP_M or not _in_view(pose, camera):
                 continue
             sun = self._sunlit(pose.x, pose.z + travelled_m)
             shadows += self._under_person(pose, walker.person.height, sun)
@@ -179,6 +181,13 @@ def _parked(seed: int, count: int, light: Light) -> list[tuple[Car, float, float
             (car, (ground.KERB_LEFT_M + ground.PARKING_M) / 2 + float(rng.normal(0, 0.06)), float(z))
         )
     return parked
+
+
+def _in_view(pose: Pose, camera: Camera) -> bool:
+    """Whether any of a person two metres wide may be on the picture."""
+    xz, _, z = camera.to_pixels(np.array([pose.x, -1.0, pose.z])).tolist()
+    reach = camera.focal
+    return bool(-reach < xz < camera.width * z + reach)
 
 
 def _wrap(z: float, loop_m: float) -> float:
