@@ -7,11 +7,13 @@ import numpy as np
 
 from streamfuse.errors import DataError
 from streamfuse.frame import FusedFrame, Image8
+from streamfuse.sinks.hud import dim
 from streamfuse.sinks.views import render
 
 TILE_WIDTH = 480
 MARGIN = 8
 HEADER = 34
+CAPTION = 26
 PAPER = 24
 INK = 235
 COLUMNS = ("infrared", "visible", "registered infrared over visible", "fused")
@@ -59,11 +61,11 @@ def _row(frame: FusedFrame) -> Image8:
         top = (tile_height - size[1]) // 2
         row[top : top + size[1], left : left + size[0]] = cv2.resize(tile, size, interpolation=shrink)
     caption = f"{frame.t_capture / 1e9:.2f} s   {frame.status}   confidence {frame.confidence:.2f}"
-    _write(row, caption, MARGIN + 3 * (TILE_WIDTH + MARGIN) + 8, tile_height - 10)
+    left = MARGIN + 3 * (TILE_WIDTH + MARGIN)
+    dim(row[tile_height - CAPTION :, left : left + TILE_WIDTH])
+    _write(row, caption, left + MARGIN, tile_height - 8)
     return row
 
 
 def _write(image: Image8, text: str, x: int, y: int) -> None:
-    for colour, thickness in ((0, 3), (INK, 1)):
-        ink = (colour, colour, colour)
-        cv2.putText(image, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.5, ink, thickness, cv2.LINE_AA)
+    cv2.putText(image, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (INK, INK, INK), 1, cv2.LINE_AA)
