@@ -1,9 +1,13 @@
-"""Pictures that a camera delivers twice, and cameras that freeze.
+"""Pictures that a camera, a capture box or a re-encoder delivered twice, and cameras that froze.
 
-Thermal cores send each picture up to three times and stand still for half a second at a shutter event; video
-that was re-coded never repeats bit by bit. So a picture is a duplicate when it differs from the one before by
-far less than pictures of this camera have differed lately, in the mean and in its liveliest spots. A scene in
-which nothing moves has differences of pure sensor noise, and a repeat has less than that.
+Problem. Small thermal cores put each picture on the wire three times and stand still for 0.2..1 s while
+their shutter closes. After a re-encoding the copies are no longer bit-identical, and a static scene hardly
+changes from one honest picture to the next either, so a fixed threshold finds the wrong ones.
+
+Design. A repeat is a sudden absence of change where there was change: the thumbnail differs from the one
+before by far less than recent thumbnails did, in the mean *and* where it differs most (a single walking
+person is change enough). Where nothing changed lately, nothing is called a repeat: it could not be
+told, and it would not matter.
 """
 
 from collections import deque
@@ -13,66 +17,86 @@ import numpy as np
 import numpy.typing as npt
 
 from streamfuse.clock import NS_PER_S
-from streamfuse.frame import Image8
+from streamfuse.frame import Image8, Image16
 
-THUMBNAIL = (64, 48)
-SAMPLED = (256, 192)
-"""Nearest-neighbour samples that the thumbnail averages: keeps the sensor's noise, which plain area means
-hide."""
+# Averaging away coding noise and small enough to compare in microseconds.
+THUMBNAIL_SIZE = (64, 48)
+# More pixels than this add nothing to a thumbnail but time.
+SAMPLED_SIZE = (640, 480)
+# Long enough to hold five different pictures of a core that sends each three times, short enough to forget
+# a person within a second of their leaving.
 HISTORY = 16
-LEARN_FROM = 8
-USUAL_PERCENTILE = 75
-"""What is usual is told by the livelier frames: a core that sends all three times has two dull of three."""
+HISTORY_MIN = 4
+# Of a core that sends three copies, a third of the changes are real: their level is found above 2/3.
+LEVEL_PERCENTILE = 75
+# Halves of honest change happen (a 30 Hz stream of a camera that exposes unevenly), thirds hardly do.
 MEAN_RATIO = 0.3
-PEAK_RATIO = 0.4
-PEAK_PERCENTILE = 99
-SMALLEST_USUAL = 0.5
-"""Grey levels: below, the camera's frames hardly differ at all and nothing can be told."""
-FROZEN_PERIODS = 5
+LOCAL_RATIO = 0.4
+LOCAL_PERCENTILE = 99
+# Mean change, in grey levels or counts, below which a scene counts as static: rounding alone makes 0.25.
+STATIC_LEVEL = 0.5
 FROZEN_NS = NS_PER_S
-"""Frozen: nothing new for longer than both. One shutter event of a thermal core takes 0.2 to 1 s."""
+FROZEN_PERIODS = 5
 
 
 class DuplicateDetector:
-    """Tells repeats from new pictures, one stream, in order."""
+    """Looks at every picture of one stream, in order."""
 
     def __init__(self) -> None:
-        self._before: npt.NDArray[np.float32] | None = None
-        self._usual: deque[tuple[float, float]] = deque(maxlen=HISTORY)
-        self._new_at_ns = 0
-        self._gaps: deque[int] = deque(maxlen=HISTORY)
+        self.reset()
 
     def reset(self) -> None:
-        """Forget everything: another time line or another picture size."""
-        self.__init__()  # type: ignore[misc]
+        """Forget everything: other geometry, or another connection."""
+        self._thumbnail: npt.NDArray[np.float32] | None = None
+        self._means: deque[float] = deque(maxlen=HISTORY)
+        self._peaks: deque[float] = deque(maxlen=HISTORY)
+        self._last_t = 0
+        self._last_new_t = 0
+        self._period_ns = 0
 
-    def update(self, image: Image8, t_ns: int) -> tuple[bool, bool]:
-        """(duplicate, frozen) for the next picture, uint8 (H, W) or (H, W, 3), taken at `t_ns`."""
-        sampled = cv2.resize(image, SAMPLED, interpolation=cv2.INTER_NEAREST)
-        if sampled.ndim == 3:
-            sampled = cv2.cvtColor(sampled, cv2.COLOR_RGB2GRAY)
-        thumbnail = cv2.resize(sampled.astype(np.float32), THUMBNAIL, interpolation=cv2.INTER_AREA)
-        before, self._before = self._before, np.asarray(thumbnail, np.float32)
-        if before is None:
-            self._new_at_ns = t_ns
+    def update(self, image: Image8 | Image16, t_ns: int) -> tuple[bool, bool]:
+        """Compare a picture with the ones before it.
+
+        Args:
+            image: as delivered, uint8 or uint16, (H, W) or (H, W, 3), same shape since the last `reset`.
+            t_ns: its capture time.
+
+        Returns:
+            Whether it shows what the one before showed, and whether all have for a second or more.
+        """
+        thumbnail = _thumbnail(image)
+        if self._thumbnail is None:
+            self._thumbnail, self._last_t, self._last_new_t = thumbnail, t_ns, t_ns
             return False, False
-        difference = np.abs(self._before - before)
-        mean, peak = float(difference.mean()), float(np.percentile(difference, PEAK_PERCENTILE))
-        duplicate = self._is_repeat(mean, peak)
-        self._usual.append((mean, peak))
+        change = np.abs(thumbnail - self._thumbnail).ravel()
+        self._thumbnail = thumbnail
+        self._period_ns, self._last_t = t_ns - self._last_t, t_ns
+        mean = float(change.mean())
+        rank = round(LOCAL_PERCENTILE / 100 * (change.size - 1))
+        peak = float(np.partition(change, rank)[rank])
+        duplicate = self._stands_out(mean, peak)
+        # A copy that is exact says nothing about how much honest pictures differ; one that is not might be
+        # the beginning of a static scene, which the level must come down to.
+        if change.any():
+            self._means.append(mean)
+            self._peaks.append(peak)
         if not duplicate:
-            self._gaps.append(t_ns - self._new_at_ns)
-            self._new_at_ns = t_ns
-            return False, False
-        period = int(np.median(self._gaps)) if self._gaps else 0
-        return True, t_ns - self._new_at_ns > max(FROZEN_PERIODS * period, FROZEN_NS)
+            self._last_new_t = t_ns
+        still_ns = t_ns - self._last_new_t
+        return duplicate, still_ns > max(FROZEN_NS, FROZEN_PERIODS * self._period_ns)
 
-    def _is_repeat(self, mean: float, peak: float) -> bool:
-        if mean == 0.0:
-            return True
-        if len(self._usual) < LEARN_FROM:
+    def _stands_out(self, mean: float, peak: float) -> bool:
+        if len(self._means) < HISTORY_MIN:
             return False
-        usual_mean, usual_peak = np.percentile(np.array(self._usual), USUAL_PERCENTILE, axis=0)
-        if usual_mean < SMALLEST_USUAL:
-            return False
-        return bool(mean < MEAN_RATIO * usual_mean and peak < PEAK_RATIO * usual_peak)
+        level = float(np.percentile(self._means, LEVEL_PERCENTILE))
+        local = float(np.percentile(self._peaks, LEVEL_PERCENTILE))
+        return level >= STATIC_LEVEL and mean < MEAN_RATIO * level and peak < LOCAL_RATIO * local
+
+
+def _thumbnail(image: Image8 | Image16) -> npt.NDArray[np.float32]:
+    if image.shape[1] > SAMPLED_SIZE[0] and image.shape[0] > SAMPLED_SIZE[1]:
+        image = cv2.resize(image, SAMPLED_SIZE, interpolation=cv2.INTER_NEAREST)  # type: ignore[assignment]
+    if image.ndim == 3:
+        image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)  # type: ignore[assignment]
+    small = cv2.resize(image.astype(np.float32), THUMBNAIL_SIZE, interpolation=cv2.INTER_AREA)
+    return np.asarray(small, dtype=np.float32)
