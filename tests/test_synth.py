@@ -125,7 +125,9 @@ def test_darkness_is_for_the_visible_camera_only() -> None:
     day = scene_of(**CLEAN)
     dark = Scene(SceneOptions(seed=3, light="night"), RigOptions(**CLEAN))
     assert dark.render_visible(1.0).mean() < 0.4 * day.render_visible(1.0).mean()
-    assert dark.render_infrared(1.0).std() > 0.6 * day.render_infrared(1.0).std()
+    heat = [scene.render_infrared(1.0) for scene in (day, dark)]
+    assert heat[1].std() > 0.6 * heat[0].std()
+    assert np.corrcoef(heat[0].ravel(), heat[1].ravel())[0, 1] > 0.9, "not the same street"
 
 
 def test_smoke_blinds_the_visible_camera_only() -> None:
@@ -209,7 +211,11 @@ def test_truth_aligns_the_two_cameras_when_both_film_light(rig: dict[str, Any], 
     before = np.abs(soft - cv2.GaussianBlur(ir, (0, 0), 1.0))[seen].mean()
     after = np.abs(soft - cv2.GaussianBlur(registered, (0, 0), 1.0))[seen].mean()
     assert after < 0.2 * before
-    # What is left is blur, not position: a second registration finds nothing to correct.
+    # What is left is blur, not position: a second registration finds nothing to correct. (Away from the
+    # outlines of near things, where blur mixes what lies at two depths.)
+    kernel = np.ones((3, 3), np.uint8)
+    jumps = cv2.morphologyEx(truth.inverse_depth, cv2.MORPH_GRADIENT, kernel) > 0.02
+    seen &= cv2.dilate(jumps.astype(np.uint8), kernel, iterations=4) == 0
     warp = np.eye(2, 3, dtype=np.float32)
     mask = seen.astype(np.uint8) * 255
     end = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 60, 1e-5)
@@ -217,7 +223,7 @@ def test_truth_aligns_the_two_cameras_when_both_film_light(rig: dict[str, Any], 
     rows, columns = np.nonzero(seen)
     share = [5, 50, 95]
     places = np.stack([np.percentile(columns, share), np.percentile(rows, share), np.ones(3)], axis=1)
-    assert np.abs(places @ warp.T - places[:, :2]).max() < 0.2
+    assert np.abs(places @ warp.T - places[:, :2]).max() < 0.25
 
 
 def test_displacement_and_coordinates_say_the_same() -> None:

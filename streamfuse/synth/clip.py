@@ -16,6 +16,9 @@ from streamfuse.synth.options import CodeOptions, RigOptions, SceneOptions, Timi
 class ClipOptions(Options):
     """Options of `streamfuse synth`."""
 
+    name: Annotated[str, Field(pattern=r"^[\w-]*$")] = Field(
+        "", description="files are NAME-vis.mkv and so on"
+    )
     duration_s: Annotated[float, Field(gt=0, le=3600)] = 5.0
     start_s: Annotated[float, Field(ge=0)] = Field(
         0.0, description="time of the scene at which filming begins"

@@ -159,7 +159,9 @@ def _window(
     wall.rgb[at][:, :2] *= 0.6
     wall.rgb[at][:3] *= 0.5
     bar = 0.07
-    lit = light.lamps and rng.random() < 0.35
+    # The same draws by day and by night: light does not rebuild the street.
+    lit = rng.random() < 0.35 and light.lamps
+    shine = rng.uniform(0.6, 0.95)
     fall = np.linspace(0, 1, rows, dtype=np.float32)[:, None]
     sky = 64 + 74 * (1 - fall) ** 1.5 + 9 * spectrum(rng, rows, columns, slope=1.3)
     glass = sky[..., None] * np.array([0.78, 0.92, 1.08], np.float32)
@@ -181,7 +183,7 @@ def _window(
             wall.rgb[pane] = glass[inner]
             wall.celsius[pane] = (cold + np.zeros((1, columns), np.float32))[inner]
             if lit:
-                wall.glow[pane] = np.array([250, 205, 130]) * rng.uniform(0.6, 0.95)
+                wall.glow[pane] = np.array([250, 205, 130]) * shine
     if arched:
         centre = (round((x + w / 2) * PPM), round(y * PPM))
         axes = (round(w / 2 * PPM), round(0.22 * PPM))

@@ -176,7 +176,7 @@ def _cracks(rng: np.random.Generator, colour: Field2D, celsius: Field2D) -> None
         start = np.array([rng.uniform(0.22, 0.78) * width, rng.uniform(0, 1) * height])
         cv2.polylines(mask, [np.rint(start + steps.cumsum(0)).astype(np.int32)], False, 255, 1, cv2.LINE_AA)
     depth = mask.astype(np.float32) / 255
-    colour *= 1 - 0.42 * depth
+    colour *= 1 - 0.32 * depth
     celsius -= 0.9 * depth
 
 

@@ -96,7 +96,7 @@ class RigOptions(Options):
         (4.0, 0.0), description="what the knock adds to the boresight error"
     )
 
-    ir_blur_px: Annotated[float, Field(ge=0, le=5)] = Field(0.6, description="optics, in infrared pixels")
+    ir_blur_px: Annotated[float, Field(ge=0, le=5)] = Field(0.5, description="optics, in infrared pixels")
     netd_mk: Annotated[float, Field(ge=0, le=1000)] = Field(60.0, description="temporal noise, millikelvin")
     fixed_pattern_mk: Annotated[float, Field(ge=0, le=1000)] = Field(
         50.0, description="what shutter correction leaves: pixels, columns and a slow shade"

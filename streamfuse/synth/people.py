@@ -75,7 +75,7 @@ class Person:
         # Heat gets out where clothes are thin: face and hands most, then legs; a padded jacket least.
         coat = rng.uniform(20.0, 25.5)
         legs = coat + rng.uniform(0.5, 2.5)
-        self._celsius = np.array([0, 33.0, 27.0, coat, coat + 0.4, legs, 18.5, 30.0, 15.5], np.float32)
+        self._celsius = np.array([0, 33.0, 27.0, coat, coat - 1.2, legs, 18.5, 30.0, 15.5], np.float32)
         self._folds = spectrum(rng, 280, 192, slope=0.9)
 
     def sprite(self, pose: Pose, camera: Camera, sunlit: float) -> Sprite:
@@ -120,7 +120,11 @@ class Person:
                 (ARM, "elbow" + s, "wrist" + s, 0.05 * g, 0.036 * g),
                 (HAND, "wrist" + s, "hand" + s, 0.036 * g, 0.034 * g),
             ]
-        parts = [(at(a)[1] + at(b)[1], part, a, b, ra, rb) for part, a, b, ra, rb in limbs]
+        # A jacket hangs over the hips, even over the leg that is in front.
+        under = {LEG: 0.5}
+        parts = [
+            (at(a)[1] + at(b)[1] + under.get(part, 0), part, a, b, ra, rb) for part, a, b, ra, rb in limbs
+        ]
         middle = at("hips")[1] + at("neck")[1]
         parts.append((middle, TORSO, "", "", 0, 0))
         parts.append((middle - 1e-3, HEAD, "neck", "crown", 0.05 * g, 0.08 * g))
@@ -130,7 +134,8 @@ class Person:
             if part == TORSO:
                 shoulders = [at("shoulderl")[0], at("shoulderr")[0]]
                 hips = [at("hipl")[0], at("hipr")[0]]
-                circles = [(p, 0.085 * g) for p in shoulders] + [(p, 0.105 * g) for p in hips]
+                circles = [(p, 0.055 * g) for p in shoulders] + [(p, 0.1 * g) for p in hips]
+                circles.append((at("neck")[0], 0.06 * g))
                 circles.append((at("chest")[0], 0.14 * g))
                 _hull(canvas, circles, ppm, part)
             elif part == HEAD:
@@ -172,7 +177,7 @@ class Person:
             heel = knee + 0.245 * h * shin
             point = swing - 0.6 * bend
             toe = heel + 0.1 * h * (np.cos(point) * forward + np.sin(point) * up) - 0.012 * h * up
-            shoulder = neck - 0.03 * h * up + side * 0.108 * h * right
+            shoulder = neck - 0.03 * h * up + side * 0.100 * h * right
             arm = -0.75 * _SWING * pose.pace * np.sin(angle)
             elbow = shoulder + 0.165 * h * (-np.cos(arm) * up + np.sin(arm) * forward + 0.12 * side * right)
             fold = arm + 0.2 + 0.35 * pose.pace
@@ -205,6 +210,9 @@ class Person:
         folds = cv2.resize(self._folds, (width, height), interpolation=cv2.INTER_LINEAR)
         shade = 0.72 + 0.30 * roundness + 0.07 * folds
         sun = np.clip(0.62 + 1.6 * slope, 0, 1.5) * sunlit
+        # Where one part of the body lies on another there is a crease.
+        crease = cv2.morphologyEx(index, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
+        shade[crease] *= 0.72
         tone = shade[..., None] * (self._light.ambient + sun[..., None] * self._light.sun * 0.75)
         if self._light.lamps:
             tone = tone + 0.14 * shade[..., None]
@@ -214,7 +222,7 @@ class Person:
         sigma = 0.022 * ppm
         spread = cv2.GaussianBlur(cover, (0, 0), sigma)
         celsius = cv2.GaussianBlur(celsius, (0, 0), sigma) / np.maximum(spread, 1e-3)
-        celsius += (roundness - 1.0) * 3.0 + 0.55 * folds
+        celsius += (roundness - 1.0) * 3.0 + 0.55 * folds - 0.9 * crease
         return rgb, np.asarray(celsius * cover, np.float32), cover
 
 

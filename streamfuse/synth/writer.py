@@ -1,7 +1,8 @@
 """A rendered recording on disk: two clips with the cameras' own stamps, and the truth beside them.
 
 `vis.mkv`, `ir.mkv`; `times.json`: every delivery of both streams (number, true time, stamp, lost),
-homography, options; `truth/NNNNNN.npz` for each visible frame number (see `write_truth`).
+homography, options; `truth/NNNNNN.npz` for each visible frame number (see `write_truth`). With a name,
+all of them begin with it.
 """
 
 import json
@@ -40,12 +41,15 @@ def write_clip(folder: Path, options: ClipOptions, *, progress: Progress | None 
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SinkError(f"{folder}: cannot be created: {error.strerror}") from error
-    films = {stream: _film(stream, options) for stream in ("vis", "ir")}
+    streams: tuple[Stream, Stream] = ("vis", "ir")
+    films = {stream: _film(stream, options) for stream in streams}
     plans = {stream: list(film.schedule.deliveries(options.duration_s)) for stream, film in films.items()}
+    prefix = f"{options.name}-" if options.name else ""
+    paths = {stream: folder / f"{prefix}{stream}.mkv" for stream in films}
     total = sum(len(plan) for plan in plans.values())
     done = 0
     for stream, film in films.items():
-        for _ in _write_stream(folder / f"{stream}.mkv", film, plans[stream], options):
+        for _ in _write_stream(paths[stream], film, plans[stream], options):
             done += 1
             if progress is not None:
                 progress(done, total)
@@ -54,11 +58,13 @@ def write_clip(folder: Path, options: ClipOptions, *, progress: Progress | None 
         for number, capture in numbers:
             t_s = films["vis"].scene_time(capture)
             write_truth(
-                folder / "truth" / f"{number:06d}.npz", films["vis"].scene.truth(t_s), options.truth_step
+                folder / f"{prefix}truth" / f"{number:06d}.npz",
+                films["vis"].scene.truth(t_s),
+                options.truth_step,
             )
-    times = folder / "times.json"
-    times.write_text(json.dumps(_times(films["vis"], plans, options), indent=1) + "\n", encoding="utf-8")
-    return [folder / "vis.mkv", folder / "ir.mkv", times]
+    times = folder / f"{prefix}times.json"
+    times.write_text(_times(films["vis"], plans, options), encoding="utf-8")
+    return [paths["vis"], paths["ir"], times]
 
 
 def write_truth(path: Path, truth: Truth, step: int) -> None:
@@ -153,13 +159,18 @@ class _Track:
         self._output.mux(self._stream.encode(frame))
 
 
-def _times(film: Film, plans: dict[Any, list[Capture]], options: ClipOptions) -> dict[str, Any]:
-    return {
+def _times(film: Film, plans: dict[Stream, list[Capture]], options: ClipOptions) -> str:
+    """JSON, one capture a line."""
+    about = {
         "time_base": str(TIME_BASE),
-        "options": options.model_dump(mode="json"),
         "homography": {
             "of": "visible pixels to infrared pixels at infinity at the first frame, but for the bend",
             "matrix": film.scene.homography(options.start_s).tolist(),
         },
-        **{stream: [asdict(capture) for capture in plan] for stream, plan in plans.items()},
+        "options": options.model_dump(mode="json"),
     }
+    parts = [f'"{key}": {json.dumps(value)}' for key, value in about.items()]
+    for stream, plan in plans.items():
+        lines = ",\n  ".join(json.dumps(asdict(capture)) for capture in plan)
+        parts.append(f'"{stream}": [\n  {lines}\n ]')
+    return "{\n " + ",\n ".join(parts) + "\n}\n"
