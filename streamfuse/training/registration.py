@@ -185,6 +185,7 @@ def export(config: RegistrationTraining, root: Path, folder: Path, to: Path, *, 
         own_state(network),
         to,
         model=LiveRegistration.NAME,
+        dtype=torch.float16,
         provenance={
             "what": "weights of the live registration network, trained by streamfuse",
             "data": config.folders,
