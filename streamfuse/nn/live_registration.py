@@ -2,11 +2,11 @@
 
 Two small encoders of the same make, `coarse` (1/8 of the working picture, wide search, affine) and `fine`
 (1/4, narrow search, smooth field), each with a stem per modality and a trunk that both share. A cell's
-evidence is the correlation of unit descriptors over a search window, weighted by a gain that the network
-predicts from the visible picture (how much there is to match) and averaged over a neighbourhood. Its
-softmax, taken as a Gaussian and divided by what an uninformed cell would give, is a displacement with a 2 x
-2 precision: an edge knows only its normal, a flat wall nothing. The field is then fitted to these
-(`registration/fit.py`).
+evidence is the correlation of bounded descriptors over a search window, weighted by a gain that the network
+predicts from the visible picture (how much there is to match) and averaged over a neighbourhood; in the fine
+stage neighbours then correct each other. Its softmax, taken as a Gaussian and divided by what an uninformed
+cell would give, is a displacement with a 2 x 2 precision: an edge knows only its normal, a flat wall nothing.
+The field is then fitted to these (`registration/fit.py`).
 
 Working pictures are locally normalised luma, float32 (B, 1, H, W), H and W multiples of `UNIT`.
 """
@@ -34,6 +34,8 @@ EVIDENCE = 3
 """Numbers that the confidence is computed from."""
 SOFTNESS = 0.5
 """Standard deviation, cells, of the target that evidence is trained towards; it is taken off again."""
+RESIDUAL_GAIN = 0.3
+"""Of the default initialisation: blocks begin near the identity."""
 UNINFORMED = 0.02
 """Keeps the mean finite along a direction that nothing is known of."""
 MIN_VARIANCE = 0.03
@@ -45,7 +47,10 @@ class StageConfig:
     """One encoder and its search.
 
     shrink: average pooling of the working picture before the encoder; a cell is 4 * shrink pixels.
+    stem, width, descriptor: channels. dilations: one residual block each.
     radius: search radius, cells. window: side of the neighbourhood whose evidence is averaged, cells.
+    step: cells between matches. context: channels of the wider view at half the resolution.
+    consensus: channels in which neighbouring matches are weighed against each other; 0: they are not.
     """
 
     shrink: int
@@ -66,6 +71,8 @@ class StageConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveConfig:
+    """Both stages: the coarse one reaches 48 working pixels, the fine one 12."""
+
     coarse: StageConfig = StageConfig(
         shrink=2,
         stem=16,
@@ -116,7 +123,7 @@ class Block(nn.Module):
         self.first = nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation)
         self.second = nn.Conv2d(width, width, 3, padding=1)
         with torch.no_grad():
-            self.second.weight.mul_(0.3)
+            self.second.weight.mul_(RESIDUAL_GAIN)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.second(F.relu(self.first(F.relu(x))))
@@ -220,7 +227,7 @@ class Stage(nn.Module):
     def decode(self, logits: Tensor) -> Matches:
         """Displacement and precision of every cell from its evidence.
 
-        The softmax is the uniform prior of the window times a likelihood, all taken as Gaussians: the
+        The softmax is the uniform prior of the window times a likelihood, all taken as Gaussians. So the
         likelihood's information is the posterior's less the prior's: a cell that saw nothing weighs nothing.
         """
         moments = torch.softmax(logits, dim=-1) @ self.moments

@@ -26,7 +26,7 @@ from streamfuse.registry import Options
 
 MIN_SIDE = 32
 """Pixels: below this there are too few cells to fit a field to."""
-PRIOR_PRECISION = 0.02
+PRIOR_PRECISION = 0.1
 """px^-2 per match, at full confidence: the last field weighs about as much as what one frame of a plain
 scene tells, so a field settles within a few frames and noise is averaged over them.
 """
