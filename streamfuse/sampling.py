@@ -17,8 +17,9 @@ Points = npt.NDArray[np.float32]
 _Image = TypeVar("_Image", Image8, Image16)
 
 INTERPOLATION = cv2.INTER_LINEAR
-NO_SECOND_MAP = np.empty(0, np.float32)
-"""What cv2.remap wants beside one map that holds both coordinates."""
+NO_SECOND_MAP: Any = None
+"""What cv2.remap takes beside one map that holds both coordinates, though its type stub does not know.
+(OpenCV 5 samples garbage when given an empty array instead.)"""
 
 
 def pixel_grid(shape: tuple[int, int]) -> Points:
