@@ -228,14 +228,14 @@ def test_known_displacement_error_counts_only_the_mask() -> None:
         registration.endpoint_error(flow, truth[:3])
 
 
-def test_an_inverted_deformation_undoes_it() -> None:
-    y, x = np.mgrid[:80, :100].astype(np.float32)
-    deformation = np.stack([6 + 3 * np.sin(y / 15), -4 + 2 * np.cos(x / 20)], axis=-1)
-    flow, holds = registration.inverse_field(deformation)
-    left = flow + registration.pulled(deformation, flow)
-    assert np.abs(left[holds]).max() <= registration.INVERSION_TOLERANCE
-    assert 0.7 < holds.mean() < 1
-    assert not holds[:, :2].any(), "where the moved picture has nothing to pull from"
+def test_what_is_not_known_is_not_judged(rng: np.random.Generator) -> None:
+    picture = scene(rng)
+    half_wrong = picture.copy()
+    half_wrong[:, 100:] = shifted(picture, 5, 0)[:, 100:]
+    known = np.zeros(picture.shape, bool)
+    known[:, :85] = True
+    assert registration.picture_endpoint_error(picture, half_wrong).penalised > 1
+    assert registration.picture_endpoint_error(picture, half_wrong, known=known).penalised < 0.3
 
 
 # --- time -----------------------------------------------------------------------------------------

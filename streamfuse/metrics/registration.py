@@ -17,6 +17,7 @@ from streamfuse.frame import Flow, Image8
 from streamfuse.metrics import similarity, standard
 from streamfuse.metrics.picture import Floats, Grey, Picture, pictures, remembered, values
 from streamfuse.metrics.similarity import MS_SSIM_MIN_SIDE
+from streamfuse.sampling import NO_SECOND_MAP, positions_of
 
 NCC_WINDOW = 9
 NCC_REGULARISER = 1e-5
@@ -42,9 +43,6 @@ CORRELATION_VARIANCE = 1.0
 MIN_CORRELATION = 0.5
 MAX_ROUND_TRIP = 1.0
 PENALTY = 8.0
-
-INVERSION_STEPS = 50
-INVERSION_TOLERANCE = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,32 +136,10 @@ def endpoint_error(flow: Flow, truth: Flow, *, judged: npt.NDArray[np.bool_] | N
 
 def pulled(image: npt.NDArray[np.float32], flow: Flow) -> npt.NDArray[np.float32]:
     """image(p + flow(p)), bilinear, border replicated. image: float32 (H, W) or (H, W, C)."""
-    height, width = flow.shape[:2]
-    x = np.arange(width, dtype=np.float32)[None, :] + flow[..., 0]
-    y = np.arange(height, dtype=np.float32)[:, None] + flow[..., 1]
-    return np.asarray(cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
-
-
-def inverse_field(deformation: Flow) -> tuple[Flow, npt.NDArray[np.bool_]]:
-    """The pull field that undoes a deformation: flow(p) + deformation(p + flow(p)) = 0.
-
-    A data set that ships `moved(p) = true(p + deformation(p))` is registered by this inverse. Found by
-    fixed-point iteration, which converges for fields without folds.
-
-    Returns:
-        The inverse, float32 (H, W, 2), and where it holds, (H, W): converged to 0.05 px and inside the
-        moved picture.
-    """
-    height, width = deformation.shape[:2]
-    forward = deformation.astype(np.float32)
-    flow = -forward
-    for _ in range(INVERSION_STEPS):
-        flow = -pulled(forward, flow)
-    rest = flow + pulled(forward, flow)
-    x = np.arange(width)[None, :] + flow[..., 0]
-    y = np.arange(height)[:, None] + flow[..., 1]
-    inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
-    return flow, inside & (np.hypot(rest[..., 0], rest[..., 1]) <= INVERSION_TOLERANCE)
+    moved = cv2.remap(
+        image, positions_of(flow), NO_SECOND_MAP, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    return np.asarray(moved, dtype=np.float32)
 
 
 def _blurred(image: Floats, sigma: float) -> Floats:
@@ -217,7 +193,9 @@ def _local_correlation(a: Floats, b: Floats) -> Floats:
     return covariance / np.sqrt(variances[0] * variances[1])
 
 
-def picture_endpoint_error(truth: Grey, registered: Grey) -> EndpointError:
+def picture_endpoint_error(
+    truth: Grey, registered: Grey, *, known: npt.NDArray[np.bool_] | None = None
+) -> EndpointError:
     """Displacement left in a registered picture, by dense flow from the true picture of that modality.
 
     Judged are textured pixels at least 12 px from the border; measured those where the flow comes back to
@@ -225,6 +203,7 @@ def picture_endpoint_error(truth: Grey, registered: Grey) -> EndpointError:
 
     Args:
         truth, registered: 8-bit grey (H, W) of one modality and one size, sides >= 41.
+        known: (H, W), where the true picture is to be trusted; None: everywhere.
     """
     t, r = pictures(truth, registered, min_side=EPE_MIN_SIDE)
     there, back = same_modality_flow(t, r), same_modality_flow(r, t)
@@ -232,7 +211,8 @@ def picture_endpoint_error(truth: Grey, registered: Grey) -> EndpointError:
     found = pulled(r.pixels.astype(np.float32), there).astype(np.float64)
     alike = _local_correlation(values(t), found) > MIN_CORRELATION
     error = np.hypot(there[..., 0], there[..., 1]).astype(np.float64)
-    return _summary(error, _judged(t), (round_trip <= MAX_ROUND_TRIP) & alike)
+    judged = _judged(t) if known is None else _judged(t) & known
+    return _summary(error, judged, (round_trip <= MAX_ROUND_TRIP) & alike)
 
 
 EPE_MIN_SIDE = 41

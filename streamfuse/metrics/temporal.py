@@ -20,6 +20,7 @@ from streamfuse.errors import DataError
 from streamfuse.frame import Flow, Image8
 from streamfuse.metrics.picture import Grey, pictures
 from streamfuse.metrics.registration import dense_flow, pulled
+from streamfuse.sampling import positions_of, pull_map
 
 # Sundaram, Brox, Keutzer 2010: a flow vector holds when it comes back to within
 # |f + b|^2 < 0.01 (|f|^2 + |b|^2) + 0.5.
@@ -50,12 +51,8 @@ def visible_motion(previous: Grey, present: Grey) -> Motion:
     forth = pulled(dense_flow(dis, before.pixels, now.pixels), back)
     miss = np.sum((back + forth) ** 2, axis=-1)
     length = np.sum(back**2 + forth**2, axis=-1)
-    height, width = now.shape
-    x = np.arange(width)[None, :] + back[..., 0]
-    y = np.arange(height)[:, None] + back[..., 1]
-    # Half a pixel out is still within the outermost pixel.
-    inside = (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
-    return Motion(back, inside & (miss < ROUND_TRIP_SLOPE * length + ROUND_TRIP_OFFSET))
+    _, inside = pull_map(before.pixels, positions_of(back))
+    return Motion(back, (inside > 0) & (miss < ROUND_TRIP_SLOPE * length + ROUND_TRIP_OFFSET))
 
 
 def warped_error(previous: Grey, present: Grey, motion: Motion) -> float:
@@ -127,8 +124,13 @@ class SteadinessMeter:
         self._tc: dict[str, float] = {}
         self._means: dict[str, list[float]] = {}
 
-    def add(self, ir: Image8, vis: Image8, fused: dict[str, Image8]) -> None:
-        """The next frame: `ir` as it went into the fusion, `vis`, and the fused picture of each method.
+    def add(self, ir: Image8, vis: Image8, fused: dict[str, Image8], *, motion: Motion | None = None) -> None:
+        """The next frame.
+
+        Args:
+            ir, vis: as they went into the fusion, uint8 (H, W).
+            fused: the fused picture of each method, uint8 (H, W).
+            motion: visible motion from the frame before, when already known.
 
         Raises:
             DataError: sizes differ, or the methods are not those of the frame before.
@@ -144,7 +146,8 @@ class SteadinessMeter:
             self._means[name].append(float(picture.mean()))
         if self._previous is not None:
             ir_before, vis_before, fused_before = self._previous
-            motion = visible_motion(vis_before, vis)
+            if motion is None:
+                motion = visible_motion(vis_before, vis)
             self._reference += warped_error(np.maximum(ir_before, vis_before), np.maximum(ir, vis), motion)
             for name, picture in fused.items():
                 before = fused_before[name]
