@@ -28,8 +28,13 @@ RESET_NS = 250 * NS_PER_MS
 RESET_PERIODS = 3
 RESET_FRAMES = 3
 """A stamp this far from the line, this many times in a row, is a new time line and no hiccup."""
-ARRIVALS_KEPT = 64
-ARRIVAL_GAP_NS = 2 * NS_PER_S
+LATE_RESET_NS = NS_PER_S
+"""Frames behind the line may be a queue that empties after a stall of the network; those ahead of it, which
+would have arrived before they were taken, may not. So late ones mean a new time line only after this long."""
+INTERVALS_KEPT = 64
+ARRIVALS_KEPT = 16
+"""Without device stamps: the rate is that of the last 64 frames, the phase that of the promptest of 16, so a
+picture the camera left out misleads for half a second only."""
 LATENCY_PRIOR_NS = {"v4l2": 25 * NS_PER_MS, "network": 100 * NS_PER_MS}
 """From exposure to arrival by kind of source: USB video 20 to 28 ms (measured publicly on C920 cameras);
 RTSP as a middle of encoder and network queues. Zero for kinds that are not listed."""
@@ -45,7 +50,7 @@ class Stamp:
 
 
 class ClockFilter:
-    """Turns (pts, arrival) into capture times that never go back within one time line.
+    """Turns (pts, arrival) into capture times, which never go back and never lie after the arrival.
 
     Attributes:
         skew_ppm: how much faster (positive) the computer's clock runs than the device's.
@@ -54,96 +59,114 @@ class ClockFilter:
 
     def __init__(self, *, latency_ns: int) -> None:
         self._latency_ns = latency_ns
-        self._reset()
+        self._last_capture: int | None = None
+        self.reset()
 
-    def _reset(self) -> None:
+    def reset(self) -> None:
+        """Forget the device's clock: another connection, another time line. Stamps still do not go back."""
         self.skew_ppm = 0.0
         self.residual_p95_ns = 0
         self._points: deque[tuple[int, int]] = deque()
         self._arrivals: deque[int] = deque(maxlen=ARRIVALS_KEPT)
+        self._intervals: deque[int] = deque(maxlen=INTERVALS_KEPT)
         self._since_fit = 0
         self._origin = 0
         self._offset = 0.0
         self._slope = 0.0
         self._strange = 0
-        self._last_capture: int | None = None
+        self._strange_since_ns = 0
 
     def update(self, pts_ns: int | None, arrival_ns: int) -> Stamp:
         """Take one frame's stamps, in the order of arrival. `pts_ns` None: the device has no clock."""
+        broken = pts_ns is not None and self._breaks(pts_ns, arrival_ns)
+        if broken:
+            self.reset()
+        self._take_arrival(arrival_ns)
         if pts_ns is None:
-            return self._from_arrival(arrival_ns)
-        reset = self._breaks(pts_ns, arrival_ns)
-        if reset:
-            self._reset()
-        delay = arrival_ns - pts_ns
-        if not self._points:
-            self._origin, self._offset = pts_ns, float(delay)
-        previous = self._points[-1][0] if self._points else pts_ns
-        self._points.append((pts_ns, delay))
-        while pts_ns - self._points[0][0] > WINDOW_NS:
-            self._points.popleft()
-        self._since_fit += 1
-        if delay < self._line(pts_ns) or self._since_fit >= REFIT_EVERY:
-            self._fit(pts_ns, pts_ns - previous)
-        return self._stamp(pts_ns + round(self._line(pts_ns)), self.residual_p95_ns, reset)
+            t_ns = self._by_arrival()
+        else:
+            if not self._strange:
+                self._learn(pts_ns, arrival_ns - pts_ns)
+            t_ns = pts_ns + round(self._line(pts_ns))
+        t_capture = min(t_ns, arrival_ns) - self._latency_ns
+        if self._last_capture is not None:
+            t_capture = max(t_capture, self._last_capture + 1)
+        self._last_capture = t_capture
+        return Stamp(t_capture, self.residual_p95_ns, broken)
 
     def _line(self, pts_ns: int) -> float:
         return self._offset + self._slope * (pts_ns - self._origin)
 
     def _breaks(self, pts_ns: int, arrival_ns: int) -> bool:
+        """Whether a new time line begins. Counts strange stamps: far from the line, or not rising."""
         if not self._points:
             return False
-        last = self._points[-1][0]
-        if pts_ns <= last:
-            return True
         limit = max(RESET_NS, RESET_PERIODS * self._period_ns())
-        off = abs((arrival_ns - pts_ns) - self._line(pts_ns)) > limit
-        self._strange = self._strange + 1 if off else 0
-        return self._strange >= RESET_FRAMES
+        back = self._points[-1][0] - pts_ns
+        late = (arrival_ns - pts_ns) - self._line(pts_ns)
+        if back < 0 and abs(late) <= limit:
+            self._strange = 0
+            return False
+        if not self._strange:
+            self._strange_since_ns = arrival_ns
+        self._strange += 1
+        if back > limit:
+            return True
+        may_be_queued = back < 0 and late > 0 and arrival_ns - self._strange_since_ns < LATE_RESET_NS
+        return self._strange >= RESET_FRAMES and not may_be_queued
 
     def _period_ns(self) -> int:
         points = self._points
         return (points[-1][0] - points[0][0]) // (len(points) - 1) if len(points) > 1 else 0
+
+    def _learn(self, pts_ns: int, delay_ns: int) -> None:
+        if not self._points:
+            self._origin, self._offset = pts_ns, float(delay_ns)
+        step_ns = pts_ns - self._points[-1][0] if self._points else 0
+        self._points.append((pts_ns, delay_ns))
+        while pts_ns - self._points[0][0] > WINDOW_NS:
+            self._points.popleft()
+        self._since_fit += 1
+        if delay_ns < self._line(pts_ns) or self._since_fit >= REFIT_EVERY:
+            self._fit(pts_ns, step_ns)
 
     def _fit(self, pts_ns: int, step_ns: int) -> None:
         before = self._line(pts_ns)
         self._since_fit = 0
         span = self._points[-1][0] - self._points[0][0]
         if span < SKEW_FROM_NS:
+            # While little is known the line jumps down to the fastest packet; later it glides.
             slope, offset = 0.0, float(min(delay for _, delay in self._points))
         else:
             slope, offset = _lower_line(self._points, pts_ns)
-        # While little is known the line may jump down to the fastest packet; later it glides.
-        settled = span >= SKEW_FROM_NS
-        change = offset - before
-        limit = MAX_SKEW * max(step_ns, 1) * REFIT_EVERY
-        if settled:
-            change = float(np.clip(change, -limit, limit))
-        self._origin, self._offset, self._slope = pts_ns, before + change, slope
+            limit = MAX_SKEW * step_ns * REFIT_EVERY
+            offset = before + float(np.clip(offset - before, -limit, limit))
+        self._origin, self._offset, self._slope = pts_ns, offset, slope
         self.skew_ppm = slope * 1e6
         late = np.array([delay - self._line(pts) for pts, delay in self._points])
         self.residual_p95_ns = max(0, int(np.percentile(late, 95)))
 
-    def _from_arrival(self, arrival_ns: int) -> Stamp:
-        gap = bool(self._arrivals) and arrival_ns - self._arrivals[-1] > ARRIVAL_GAP_NS
-        if gap:
-            self._reset()
+    def _take_arrival(self, arrival_ns: int) -> None:
+        interval = arrival_ns - self._arrivals[-1] if self._arrivals else 0
+        if interval > max(RESET_NS, RESET_PERIODS * self._mean_interval_ns()):
+            self._arrivals.clear()
+        elif self._arrivals:
+            self._intervals.append(interval)
         self._arrivals.append(arrival_ns)
-        count = len(self._arrivals)
-        if count < 2:
-            return self._stamp(arrival_ns, 0, gap)
-        period = (self._arrivals[-1] - self._arrivals[0]) / (count - 1)
-        lateness = [arrival - i * period for i, arrival in enumerate(self._arrivals)]
-        first = min(lateness)
-        self.residual_p95_ns = int(np.percentile(np.array(lateness) - first, 95))
-        return self._stamp(round(first + (count - 1) * period), self.residual_p95_ns, gap)
 
-    def _stamp(self, t_ns: int, uncertainty_ns: int, reset: bool) -> Stamp:
-        t_capture = t_ns - self._latency_ns
-        if self._last_capture is not None:
-            t_capture = max(t_capture, self._last_capture + 1)
-        self._last_capture = t_capture
-        return Stamp(t_capture, uncertainty_ns, reset)
+    def _mean_interval_ns(self) -> int:
+        return sum(self._intervals) // len(self._intervals) if self._intervals else 0
+
+    def _by_arrival(self) -> int:
+        """When the newest frame would have come, had it been as prompt as the promptest of late: on the even
+        line under the last arrivals, but no more than one period before its own."""
+        period = self._mean_interval_ns()
+        phases = np.array([arrival - i * period for i, arrival in enumerate(self._arrivals)])
+        first = int(phases.min())
+        if not self._points:
+            self.residual_p95_ns = int(np.percentile(phases - first, 95))
+        newest = len(self._arrivals) - 1
+        return max(first + newest * period, self._arrivals[newest] - period)
 
 
 def _lower_line(points: Sequence[tuple[int, int]], at_ns: int) -> tuple[float, float]:
