@@ -1,34 +1,48 @@
-"""The geometry and polarity a user asks for, applied to every picture before anything looks at it."""
+"""The geometry a user asks for, and the channels a stream needs, before anything looks at a picture."""
 
 import cv2
 import numpy as np
 
 from streamfuse.capture.options import SourceOptions
-from streamfuse.errors import SourceError
+from streamfuse.errors import ConfigError
 from streamfuse.frame import Image8, Image16, Stream
 
 ROTATIONS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
 FLIPS = {"horizontal": 1, "vertical": 0, "both": -1}
 
 
-def oriented(image: Image8 | Image16, options: SourceOptions, *, stream: Stream) -> Image8 | Image16:
-    """Rotated, flipped, then cropped: C-contiguous, the same type and number of channels.
+def oriented_size(width: int, height: int, options: SourceOptions, *, stream: Stream) -> tuple[int, int]:
+    """Width and height of a picture once it is `oriented`.
 
     Raises:
-        SourceError: the crop does not lie inside the picture.
+        ConfigError: the crop does not lie inside the picture.
     """
+    if options.rotate in (90, 270):
+        width, height = height, width
+    if options.crop is None:
+        return width, height
+    x, y, cropped_width, cropped_height = options.crop
+    if (
+        min(x, y) < 0
+        or min(cropped_width, cropped_height) < 1
+        or x + cropped_width > width
+        or y + cropped_height > height
+    ):
+        raise ConfigError(
+            f"sources.{stream}.crop: {list(options.crop)} (x, y, width, height) does not lie inside the "
+            f"{width}x{height} picture"
+        )
+    return cropped_width, cropped_height
+
+
+def oriented(image: Image8 | Image16, options: SourceOptions) -> Image8 | Image16:
+    """Rotated, flipped, then cropped: C-contiguous, the same type and number of channels."""
     if options.rotate:
         image = cv2.rotate(image, ROTATIONS[options.rotate])  # type: ignore[assignment]
     if options.flip != "none":
         image = cv2.flip(image, FLIPS[options.flip])  # type: ignore[assignment]
     if options.crop is not None:
         x, y, width, height = options.crop
-        rows, columns = image.shape[:2]
-        if min(x, y) < 0 or min(width, height) < 1 or x + width > columns or y + height > rows:
-            raise SourceError(
-                f"sources.{stream}.crop: {list(options.crop)} (x, y, width, height) does not lie inside the "
-                f"{columns}x{rows} picture"
-            )
         image = image[y : y + height, x : x + width]
     return np.ascontiguousarray(image)  # type: ignore[return-value]
 

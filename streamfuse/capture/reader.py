@@ -1,20 +1,27 @@
 """From raw pictures of one source to stamped, conditioned frames of one stream, without a thread.
 
 Time. Offline, the capture time is the source's own stamp, exact. Live, it is the clock filter's estimate. A
-source that is finite can also be paced: played in real time from the moment it was opened, beside a live
-one.
+finite source can also be paced: played in real time, beside a live one. Stamps of a stream always rise; where
+the source's time line breaks, a new epoch begins.
 """
 
 import logging
+import sys
+import threading
 from collections import Counter
+from dataclasses import replace
+
+import numpy as np
 
 from streamfuse.capture.agc import Agc
 from streamfuse.capture.clock_filter import LATENCY_PRIOR_NS, ClockFilter, Stamp
-from streamfuse.capture.conditioning import oriented, to_stream
+from streamfuse.capture.conditioning import oriented, oriented_size, to_stream
 from streamfuse.capture.duplicates import DuplicateDetector
+from streamfuse.capture.media_time import MediaTime, Pace
 from streamfuse.capture.options import SourceOptions
 from streamfuse.capture.source import Source
 from streamfuse.clock import NS_PER_MS, NS_PER_S, Clock
+from streamfuse.errors import ConfigError, SourceInterrupted
 from streamfuse.frame import DropCause, Frame, Image8, Image16, RawFrame, SourceInfo, StampSource, Stream
 
 log = logging.getLogger(__name__)
@@ -24,16 +31,20 @@ UNSTAMPED_PERIOD_NS = 40 * NS_PER_MS
 
 
 class FrameReader:
-    """Reads one stream. One thread uses it; only `close` may be called from another one.
+    """Reads one stream. One thread uses it; only `close` and `renew` may be called from another one.
 
     Args:
+        options: those the source was made from.
         kind: the source's kind, for its latency prior.
-        paced: play a finite source in real time, with stamps on the clock's own line.
+        pace: play a finite source in real time, with stamps on the clock's own line.
 
     Attributes:
         live: frames come in real time.
         first_picture: as the source delivered it, to tell what kind of camera it is.
-        drops: frames that came in but are not delivered, by cause; the source's own losses included.
+        repeats: pictures that were found to show nothing new, by cause, dropped or not.
+
+    Raises:
+        ConfigError: `polarity` is set for a visible stream.
     """
 
     def __init__(
@@ -44,34 +55,46 @@ class FrameReader:
         options: SourceOptions,
         kind: str,
         clock: Clock,
-        paced: bool = False,
+        pace: Pace | None = None,
     ) -> None:
+        if stream == "vis" and options.polarity == "black_hot":
+            raise ConfigError("sources.vis.polarity: black_hot is for infrared; is sources.ir meant?")
         self.stream = stream
-        self.live = source.live or paced
+        self.live = source.live or pace is not None
+        self.first_picture: Image8 | Image16 | None = None
+        self.repeats: Counter[DropCause] = Counter()
         self._source = source
         self._options = options
         self._clock = clock
-        self._paced = paced and not source.live
+        self._pace = None if source.live else pace
         latency = options.latency_ms
-        self._latency_ns = LATENCY_PRIOR_NS.get(kind, 0) if latency is None else round(latency * NS_PER_MS)
-        self._filter = ClockFilter(latency_ns=self._latency_ns)
+        latency_ns = LATENCY_PRIOR_NS.get(kind, 0) if latency is None else round(latency * NS_PER_MS)
+        self._filter = ClockFilter(latency_ns=latency_ns)
+        self._media = MediaTime()
         self._agc = Agc(options.agc)
         self._duplicates = DuplicateDetector()
         self._drop_repeats = options.duplicates == "drop" or (
             options.duplicates == "auto" and self.live and stream == "ir"
         )
         self._drops: Counter[DropCause] = Counter()
-        self._source_drops: Counter[DropCause] = Counter()
+        self._drops_before: Counter[DropCause] = Counter()
         self._seq = 0
         self._epoch = 0
-        self._opened = 0
-        self._shape: tuple[int, ...] | None = None
-        self._paced_from_ns: int | None = None
-        self.first_picture: Image8 | Image16 | None = None
+        self._last_capture = -sys.maxsize
+        self._opened_before = False
+        self._format: tuple[object, ...] | None = None
+        self._processing = threading.Lock()
+        self._closing = threading.Event()
 
     @property
     def drops(self) -> Counter[DropCause]:
-        return self._drops + self._source_drops + self._current_source_drops()
+        """Frames that came in but are not delivered, by cause; the source's own losses included."""
+        return self._drops + self._drops_before + self._source_drops()
+
+    @property
+    def delivered(self) -> int:
+        """Pictures the source has delivered."""
+        return self._seq
 
     @property
     def skew_ppm(self) -> float:
@@ -79,69 +102,93 @@ class FrameReader:
         return self._filter.skew_ppm
 
     def open(self) -> SourceInfo:
-        """Connect. Opening again after a failure begins a new epoch. Raises SourceError."""
-        if self._opened:
-            self._source_drops += self._current_source_drops()
+        """Connect. Opening again after a failure begins a new epoch.
+
+        Returns:
+            What the source says of itself, with the size its frames will have.
+
+        Raises:
+            SourceError: what the source raises.
+            ConfigError: the crop does not lie inside the picture.
+        """
+        self._drops_before += self._source_drops()
+        self._closing.clear()
         info = self._source.open()
-        if self._opened:
+        try:
+            width, height = oriented_size(info.width, info.height, self._options, stream=self.stream)
+        except ConfigError:
+            self._source.close()
+            raise
+        if self._opened_before:
             self._begin_epoch()
-        self._opened += 1
-        self._paced_from_ns = None
-        return info
+            self._filter.reset()
+        self._opened_before = True
+        return replace(info, width=width, height=height)
 
     def read(self) -> Frame | None:
         """The next frame to be used; None at the end. Raises what the source raises."""
+        source = self._source
         while True:
-            raw = self._source.read()
-            if raw is None:
-                return None
-            frame = self._condition(raw)
-            if frame is not None:
-                return frame
+            raw = source.read()
+            with self._processing:
+                if source is not self._source:
+                    source.close()
+                    raise SourceInterrupted(f"{self.stream}: given up, another connection has taken over")
+                if raw is None:
+                    return None
+                frame = self._frame(raw)
+            if frame is None:
+                continue
+            if self._pace is not None and self._pace.wait(frame.t_capture, self._closing):
+                raise SourceInterrupted(f"{self.stream}: closed")
+            return frame
 
     def close(self) -> None:
+        """Release the source, and free a waiting `read`."""
+        self._closing.set()
         self._source.close()
 
-    def _current_source_drops(self) -> Counter[DropCause]:
+    def renew(self) -> None:
+        """Leave the source to the thread whose read hangs in it; the next `open` is of a new one."""
+        with self._processing:
+            self._drops_before += self._source_drops()
+            self._source = type(self._source)(self._options, clock=self._clock)  # type: ignore[call-arg]
+
+    def _source_drops(self) -> Counter[DropCause]:
         return Counter(getattr(self._source, "drops", None) or {})
 
     def _begin_epoch(self) -> None:
         self._epoch += 1
         self._duplicates.reset()
-        self._filter = ClockFilter(latency_ns=self._latency_ns)
 
-    def _condition(self, raw: RawFrame) -> Frame | None:
+    def _frame(self, raw: RawFrame) -> Frame | None:
+        """The frame made of a picture, None when it is dropped."""
         if self.first_picture is None:
             self.first_picture = raw.image
-        picture = oriented(raw.image, self._options, stream=self.stream)
-        if self._shape is not None and picture.shape[:2] != self._shape:
-            log.warning(
-                "%s: picture size changed from %dx%d to %dx%d",
-                self.stream,
-                *self._shape[::-1],
-                *picture.shape[1::-1],
-            )
-            self._begin_epoch()
-            self._agc.reset()
-        self._shape = picture.shape[:2]
+        seq = self._seq
+        self._seq += 1
+        if raw.corrupt and self.live:
+            self._drops[DropCause.CORRUPT] += 1
+            return None
+        self._check_format(raw.image)
         stamp = self._stamp(raw)
         if stamp.reset:
             log.warning("%s: the source's time line broke; a new one begins", self.stream)
-            self._epoch += 1
-            self._duplicates.reset()
-        seq = self._seq
-        self._seq += 1
-        image, sensor = self._view(picture)
-        duplicate, frozen = self._duplicates.update(image, stamp.t_capture)
-        if duplicate and self._drop_repeats:
-            self._drops[DropCause.FROZEN if frozen else DropCause.DUPLICATE] += 1
-            return None
+            self._begin_epoch()
+        image, sensor = self._view(oriented(raw.image, self._options))
+        duplicate, frozen = self._duplicates.update(raw.image, stamp.t_capture)
+        if duplicate:
+            cause = DropCause.FROZEN if frozen else DropCause.DUPLICATE
+            self.repeats[cause] += 1
+            if self._drop_repeats:
+                self._drops[cause] += 1
+                return None
         return Frame(
             stream=self.stream,
             image=image,
             seq=seq,
             t_capture=stamp.t_capture,
-            t_arrival=raw.t_arrival,
+            t_arrival=raw.t_arrival if self._pace is None else stamp.t_capture,
             pts=raw.pts,
             time_base=raw.time_base,
             epoch=self._epoch,
@@ -154,45 +201,56 @@ class FrameReader:
             name=raw.name,
         )
 
+    def _check_format(self, image: Image8 | Image16) -> None:
+        """Begin a new epoch when size, channels or depth changed. Raises ConfigError for the crop."""
+        found = (*image.shape, image.dtype)
+        if found == self._format:
+            return
+        height, width = image.shape[:2]
+        oriented_size(width, height, self._options, stream=self.stream)
+        if self._format is not None:
+            text = "%s: pictures changed from %s to %s"
+            log.warning(text, self.stream, _describe(self._format), _describe(found))
+            self._begin_epoch()
+            self._agc.reset()
+        self._format = found
+
     def _view(self, picture: Image8 | Image16) -> tuple[Image8, Image16 | None]:
         """The 8-bit view of the stream, hot always bright, and the sensor's own counts beside it."""
         sensor: Image16 | None = None
-        if picture.dtype.itemsize == 2:
+        if picture.dtype == np.uint16:
             sensor = picture  # type: ignore[assignment]
             view = to_stream(self._agc.apply(sensor), self.stream)  # type: ignore[arg-type]
         else:
             view = to_stream(picture, self.stream)  # type: ignore[arg-type]
-        if self._options.polarity == "black_hot" and self.stream == "ir":
-            view = 255 - view
+        if self._options.polarity == "black_hot":
+            view = np.bitwise_not(view)
         return view, sensor
 
     def _stamp(self, raw: RawFrame) -> Stamp:
-        pts_ns = None
+        media_ns = None
         if raw.pts is not None and raw.time_base is not None:
-            pts_ns = round(raw.pts * raw.time_base * NS_PER_S)
-        if self._paced:
-            return self._paced_stamp(pts_ns)
-        if self.live:
-            stamp = self._filter.update(pts_ns, raw.t_arrival)
-            if raw.t_capture_hint is None:
-                return stamp
-            return Stamp(raw.t_capture_hint, stamp.uncertainty_ns, stamp.reset)
+            media_ns = round(raw.pts * raw.time_base * NS_PER_S)
+        if self.live and self._pace is None:
+            stamp = self._filter.update(media_ns, raw.t_arrival)
+            t_capture = stamp.t_capture if raw.t_capture_hint is None else raw.t_capture_hint
+            self._last_capture = max(t_capture, self._last_capture + 1)
+            return replace(stamp, t_capture=self._last_capture)
         if raw.t_capture_hint is not None:
-            return Stamp(raw.t_capture_hint, 0)
-        return Stamp(self._seq * UNSTAMPED_PERIOD_NS if pts_ns is None else pts_ns, 0)
-
-    def _paced_stamp(self, pts_ns: int | None) -> Stamp:
-        media_ns = self._seq * UNSTAMPED_PERIOD_NS if pts_ns is None else pts_ns
-        now = self._clock.now_ns()
-        if self._paced_from_ns is None:
-            self._paced_from_ns = now - media_ns
-        due = self._paced_from_ns + media_ns
-        self._clock.sleep_ns(due - now)
-        return Stamp(due, 0)
+            media_ns = raw.t_capture_hint
+        elif media_ns is None:
+            media_ns = (self._seq - 1) * UNSTAMPED_PERIOD_NS
+        stamp = self._media.stamp(media_ns)
+        return stamp if self._pace is None else replace(stamp, t_capture=self._pace.due_ns(stamp.t_capture))
 
     def _stamp_source(self, raw: RawFrame) -> StampSource:
-        if not self.live or self._paced:
+        if not self.live or self._pace is not None:
             return "file_pts"
         if raw.t_capture_hint is not None:
             return "rtcp"
         return "arrival" if raw.pts is None else "device"
+
+
+def _describe(found: tuple[object, ...]) -> str:
+    height, width, *channels, depth = found
+    return f"{width}x{height} {depth}{' colour' if channels else ''}"

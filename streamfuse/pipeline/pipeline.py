@@ -13,6 +13,7 @@ import numpy as np
 from streamfuse.calibration.calibration import RigCalibration
 from streamfuse.calibration.sanity import looks_swapped
 from streamfuse.capture import SOURCES
+from streamfuse.capture.media_time import Pace
 from streamfuse.capture.reader import FrameReader
 from streamfuse.capture.thread import CaptureThread
 from streamfuse.clock import NS_PER_MS, Clock, RealClock
@@ -54,6 +55,7 @@ class Pipeline:
         self._clock = clock or RealClock()
         self.statistics = Statistics()
         self.infos: dict[Stream, SourceInfo] = {}
+        self._pace = Pace(self._clock) if config.pipeline.mode == "live" else None
         self._readers: dict[Stream, FrameReader] = {
             "ir": self._reader("ir", config.ir),
             "vis": self._reader("vis", config.vis),
@@ -158,7 +160,7 @@ class Pipeline:
             options=component.options,
             kind=component.kind,
             clock=self._clock,
-            paced=self._config.pipeline.mode == "live",
+            pace=self._pace,
         )
 
     def _decide_live(self) -> bool:
