@@ -159,12 +159,13 @@ def test_after_a_reset_the_next_frame_is_shown_by_its_own_curve(rng: np.random.G
 def test_whatever_the_scenes_the_mean_moves_by_the_scene_or_by_the_step(
     mode: str, scenes: list[tuple[int, int]], max_step: float
 ) -> None:
-    # Each scene is shown twice: the second time nothing but the gain can move the picture.
+    # Each scene is shown twice: the second time nothing but the gain can move the picture. Where it has only
+    # a few levels, all may be rounded the same way.
     rng = np.random.default_rng(5)
     control = agc(mode=mode, max_step=max_step)
     for level, spread in scenes:
         counts = np.clip(level + rng.normal(0, 1 + spread, (32, 32)), 0, 65_535).astype(np.uint16)
         first = control.apply(counts)
         second = control.apply(counts)
-        assert abs(float(second.mean()) - float(first.mean())) <= max_step + 0.5
-        assert np.abs(second.astype(int) - first).mean() <= max_step + 0.5
+        assert abs(float(second.mean()) - float(first.mean())) <= max_step + 1
+        assert np.abs(second.astype(int) - first).mean() <= max_step + 1

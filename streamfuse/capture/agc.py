@@ -80,10 +80,8 @@ class Agc:
     def _propose(self, histogram: Counts) -> Curve:
         cumulated = np.cumsum(histogram)
         total = cumulated[-1]
-        low, high = (
-            int(np.searchsorted(cumulated, total * percent / 100))
-            for percent in (self._options.low_percentile, self._options.high_percentile)
-        )
+        low = int(np.searchsorted(cumulated, total * self._options.low_percentile / 100, side="right"))
+        high = int(np.searchsorted(cumulated, total * self._options.high_percentile / 100))
         if self._options.mode == "plateau":
             return _equalising(histogram, low, high)
         middle, span = (low + high) / 2, max(high - low, SMALLEST_SPAN)
