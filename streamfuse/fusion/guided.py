@@ -76,7 +76,7 @@ def _guided_filter(guide: Plane, target: Plane, radius: int, epsilon: float) -> 
     The linear model is fitted on a subsampled picture and applied to the full one.
     """
     height, width = guide.shape
-    subsample = min(MAX_SUBSAMPLE, max(1, radius // 4))
+    subsample = min(MAX_SUBSAMPLE, max(1, round(radius / 4)))
     small = (max(1, width // subsample), max(1, height // subsample))
     side = (2 * max(1, radius // subsample) + 1,) * 2
     g: Plane = cv2.resize(guide, small, interpolation=cv2.INTER_AREA)

@@ -1,8 +1,12 @@
 """Laplacian pyramid fusion (Burt and Adelson 1983; Burt and Kolczynski 1993).
 
-Each band keeps, pixel by pixel, the source that is more active there; the coarsest band is blended by
-how far each source departs from its own mean, so that a hot person stays bright and a lit street stays
-lit. All in saturating 8 and 16 bit integers: fast, and exactly the identity on equal pictures.
+Each band keeps, pixel by pixel, the source that is more active there. The coarsest band is the visible one
+with a share of the infrared's contrast, not of its brightness: what is hot stands out, and the picture keeps
+the exposure of the visible camera. The bands are 8 and 16 bit integers: fast, and exactly the identity on
+equal pictures.
+
+Towards the border of the infrared's field of view each band lets go of it over a few pixels of its own size
+(multi-band blending): where the sensor ends cannot be seen.
 """
 
 from typing import Annotated, Literal
@@ -13,19 +17,22 @@ import numpy.typing as npt
 from pydantic import Field
 
 from streamfuse.frame import Image8, Mask
-from streamfuse.fusion.overlap import prepare_infrared
+from streamfuse.fusion.overlap import check_pictures, extend_infrared
 from streamfuse.registry import Options
 
 Band = npt.NDArray[np.int16]
 
+_NONE, _WHOLE = np.uint8(0), np.uint8(255)
+_CELL = np.ones((3, 3), np.uint8)
+
 MIN_BAND_SIDE = 4
 """Pyramids stop before a band gets smaller: below this all of it is border."""
-LOW_BAND_FLOOR = 2.0
-"""Grey levels added to both saliencies of the coarsest band: where both are flat it becomes the mean."""
+ACTIVITY_GAIN = 4.0
+"""Before activities are averaged in 8 bit: small coefficients have to count, too."""
 
 
 class LaplacianOptions(Options):
-    """Depth of the pyramid and the two selection rules."""
+    """Depth of the pyramid and how the sources share it."""
 
     levels: Annotated[int, Field(ge=1, le=8)] = Field(
         5, description="detail bands; fewer when the picture is small"
@@ -36,8 +43,8 @@ class LaplacianOptions(Options):
     window: Annotated[int, Field(ge=3, le=15)] = Field(
         5, description="side of the activity window, in pixels of its band"
     )
-    low_band: Literal["saliency", "average"] = Field(
-        "saliency", description="coarsest band: weighted by departure from the mean, or plain mean"
+    ir_base: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.35, description="share of the infrared in the coarsest band, at the brightness of the visible one"
     )
 
 
@@ -50,47 +57,68 @@ class LaplacianFuser:
         self._options = options
 
     def fuse(self, ir: Image8, vis: Image8, *, valid: Mask | None = None) -> Image8:
-        ir = prepare_infrared(ir, vis, valid)
-        bands: list[tuple[Band, Band]] = []
+        check_pictures(ir, vis, valid)
+        covered: Mask | None = None
+        if valid is not None and cv2.countNonZero(valid) < valid.size:
+            covered = np.where(valid, _WHOLE, _NONE)
+            ir = extend_infrared(ir, covered)
+        bands: list[Band] = []
         for _ in range(self._options.levels):
             if min(ir.shape) < 2 * MIN_BAND_SIDE:
                 break
             ir_low, ir_detail = _split(ir)
             vis_low, vis_detail = _split(vis)
-            bands.append((ir_detail, vis_detail))
+            if covered is not None:
+                share = _weight(covered).astype(np.int16)
+                ir_detail = np.asarray(cv2.multiply(ir_detail, share, scale=1 / 255), dtype=np.int16)
+                covered = np.asarray(cv2.pyrDown(covered), dtype=np.uint8)
+            bands.append(self._select(ir_detail, vis_detail))
             ir, vis = ir_low, vis_low
-        fused: Band = self._fuse_low(ir, vis).astype(np.int16)
-        for ir_detail, vis_detail in reversed(bands):
-            height, width = vis_detail.shape
+        fused: Band = self._fuse_low(ir, vis, None if covered is None else _weight(covered)).astype(np.int16)
+        for detail in reversed(bands):
+            height, width = detail.shape
             up = cv2.pyrUp(fused, dstsize=(width, height))
-            fused = np.asarray(cv2.add(up, self._select(ir_detail, vis_detail)), dtype=np.int16)
+            fused = np.asarray(cv2.add(up, detail), dtype=np.int16)
         return np.clip(fused, 0, 255, out=fused).astype(np.uint8)
 
     def reset(self) -> None:
         """Nothing is remembered."""
 
     def _select(self, ir: Band, vis: Band) -> Band:
-        """Detail of the more active source, int16; the visible one on a tie. Writes into `vis`."""
-        ir_activity, vis_activity = cv2.convertScaleAbs(ir), cv2.convertScaleAbs(vis)
+        """Detail of the more active source; the visible one on a tie. Writes into `vis`."""
         if self._options.select == "activity":
-            # Gain before the 8-bit mean: neighbours decide even where coefficients are small.
             side = (self._options.window, self._options.window)
-            ir_activity = cv2.blur(cv2.convertScaleAbs(ir, alpha=4.0), side)
-            vis_activity = cv2.blur(cv2.convertScaleAbs(vis, alpha=4.0), side)
+            ir_activity = cv2.blur(cv2.convertScaleAbs(ir, alpha=ACTIVITY_GAIN), side)
+            vis_activity = cv2.blur(cv2.convertScaleAbs(vis, alpha=ACTIVITY_GAIN), side)
+        else:
+            ir_activity, vis_activity = cv2.convertScaleAbs(ir), cv2.convertScaleAbs(vis)
         cv2.copyTo(ir, cv2.compare(ir_activity, vis_activity, cv2.CMP_GT), vis)
         return vis
 
-    def _fuse_low(self, ir: Image8, vis: Image8) -> Image8:
-        if self._options.low_band == "average":
-            return np.asarray(cv2.addWeighted(ir, 0.5, vis, 0.5, 0.0), dtype=np.uint8)
-        ir_weight = np.abs(ir - np.float32(ir.mean())) + np.float32(LOW_BAND_FLOOR)
-        vis_weight = np.abs(vis - np.float32(vis.mean())) + np.float32(LOW_BAND_FLOOR)
-        return np.asarray(cv2.blendLinear(ir, vis, ir_weight, vis_weight), dtype=np.uint8)
+    def _fuse_low(self, ir: Image8, vis: Image8, weight: Image8 | None) -> Image8:
+        excess = ir.astype(np.float32) - vis
+        if weight is None:
+            excess -= excess.mean()
+        else:
+            used = weight.astype(np.float32) / 255
+            excess = used * (excess - (used * excess).sum() / max(float(used.sum()), 1.0))
+        low: Image8 = np.rint(vis + np.float32(self._options.ir_base) * excess).clip(0, 255).astype(np.uint8)
+        return low
 
 
 def _split(image: Image8) -> tuple[Image8, Band]:
-    """Half-size picture and the int16 detail it lost."""
+    """Half-size picture and the detail it lost."""
     height, width = image.shape
     low = np.asarray(cv2.pyrDown(image), dtype=np.uint8)
     up = cv2.pyrUp(low, dstsize=(width, height))
     return low, np.asarray(cv2.subtract(image, up, dtype=cv2.CV_16S), dtype=np.int16)
+
+
+def _weight(covered: Mask) -> Image8:
+    """How much infrared a band takes, 0..255: none at the border, all of it a few pixels further in.
+
+    covered: coverage of the band's pixels, 255 where it is complete.
+    """
+    whole = cv2.threshold(covered, 254, 255, cv2.THRESH_BINARY)[1]
+    clear = cv2.erode(whole, _CELL)
+    return np.asarray(cv2.blur(clear, _CELL.shape, borderType=cv2.BORDER_REPLICATE), dtype=np.uint8)

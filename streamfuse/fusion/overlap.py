@@ -11,18 +11,14 @@ FEATHER_PX = 8
 one gives away infrared; 8 px hides a step of 60 grey levels at 640x480."""
 
 
-def prepare_infrared(ir: Image8, vis: Image8, valid: Mask | None) -> Image8:
-    """The infrared picture with the visible luma in place of what `valid` excludes, uint8 (H, W).
+EXTENSION_STEP = 8
+EXTENSION_SIGMA = 3.0
+"""A continuation of the infrared is computed on every 8th pixel from neighbours some 25 px away: what is
+coarser than that goes on over the border, finer detail ends."""
 
-    The change-over is a ramp that lies wholly inside the valid region. No value of `ir` outside `valid`
-    has any influence, so that nothing can bleed in through a pyramid or a filter window.
 
-    Args:
-        ir: uint8 (H, W). vis: uint8 (H, W). valid: uint8 (H, W), non-zero where `ir` holds picture.
-
-    Raises:
-        DataError: shapes or types do not fit.
-    """
+def check_pictures(ir: Image8, vis: Image8, valid: Mask | None) -> None:
+    """Raise DataError unless all are uint8 (H, W) of one size."""
     for name, image in (("infrared", ir), ("visible", vis), ("valid mask", valid)):
         if image is None:
             continue
@@ -31,6 +27,21 @@ def prepare_infrared(ir: Image8, vis: Image8, valid: Mask | None) -> Image8:
                 f"fusers take uint8 (H, W) pictures of one size; {name} is {image.dtype} {image.shape}, "
                 f"visible is {vis.dtype} {vis.shape}"
             )
+
+
+def prepare_infrared(ir: Image8, vis: Image8, valid: Mask | None) -> Image8:
+    """The infrared picture with the visible luma in place of what `valid` excludes, uint8 (H, W).
+
+    The change-over is a ramp that lies wholly inside the valid region. No value of `ir` outside `valid`
+    has any influence, so that nothing can bleed in through a filter window.
+
+    Args:
+        ir: uint8 (H, W). vis: uint8 (H, W). valid: uint8 (H, W), non-zero where `ir` holds picture.
+
+    Raises:
+        DataError: shapes or types do not fit.
+    """
+    check_pictures(ir, vis, valid)
     if valid is None or cv2.countNonZero(valid) == valid.size:
         return ir
     side = (2 * FEATHER_PX + 1, 2 * FEATHER_PX + 1)
@@ -40,3 +51,23 @@ def prepare_infrared(ir: Image8, vis: Image8, valid: Mask | None) -> Image8:
     ir_part = cv2.multiply(ir, weight, scale=1 / 255)
     vis_part = cv2.multiply(vis, cv2.bitwise_not(weight), scale=1 / 255)
     return np.asarray(cv2.add(ir_part, vis_part), dtype=np.uint8)
+
+
+def extend_infrared(ir: Image8, covered: Mask) -> Image8:
+    """The infrared picture continued smoothly to where it is not covered, uint8 (H, W).
+
+    Neither a step at the border, as another picture in its place would make, nor any influence of what `ir`
+    holds out there. covered: uint8 (H, W), 255 or 0.
+    """
+    height, width = ir.shape
+    size = (max(1, width // EXTENSION_STEP), max(1, height // EXTENSION_STEP))
+    inside = cv2.bitwise_and(ir, covered)
+    total = np.asarray(cv2.resize(inside, size, interpolation=cv2.INTER_AREA), np.float32)
+    share = np.asarray(cv2.resize(covered, size, interpolation=cv2.INTER_AREA), np.float32) / 255
+    mean = float(total.sum()) / max(float(share.sum()), 1e-3)
+    known = cv2.GaussianBlur(share, (0, 0), EXTENSION_SIGMA)
+    # Out of reach of anything known it is the mean.
+    smooth = (cv2.GaussianBlur(total, (0, 0), EXTENSION_SIGMA) + 1e-3 * mean) / (known + 1e-3)
+    smooth = smooth.clip(0, 255).astype(np.uint8)
+    out = cv2.resize(smooth, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(cv2.copyTo(ir, covered, out), dtype=np.uint8)

@@ -5,7 +5,7 @@ two cameras and the truth are drawn by the same geometry from the same list.
 """
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
@@ -109,12 +109,6 @@ class Solid:
 
 
 Item = Sprite | Solid
-
-
-class Canvas(Protocol):
-    """Something that items can be drawn on, far to near."""
-
-    def draw(self, item: Item) -> None: ...
 
 
 class VisibleCanvas:
