@@ -9,5 +9,6 @@ FUSERS = Registry(
         "max": "streamfuse.fusion.maximum:MaximumFuser",
         "laplacian": "streamfuse.fusion.laplacian:LaplacianFuser",
         "guided": "streamfuse.fusion.guided:GuidedFuser",
+        "mepma": "streamfuse.registration.mepma:MepmaModel",
     },
 )

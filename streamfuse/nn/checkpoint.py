@@ -8,6 +8,7 @@ Pickles are read as data, see `pickle_data`.
 
 import hashlib
 import io
+import pickle
 import struct
 import zipfile
 from collections.abc import Callable, Iterator
@@ -30,7 +31,11 @@ KNOWN_FORMATS = (
 
 _SAFETENSORS_HEADER = 8
 """Bytes before the JSON header, its length."""
-_ZIP_ERRORS = (zipfile.BadZipFile, KeyError, NotImplementedError, RuntimeError, EOFError, ValueError)
+_ZIP_ERRORS = (
+    *(zipfile.BadZipFile, NotImplementedError, RuntimeError),
+    *(EOFError, KeyError, OverflowError, ValueError, struct.error),
+)
+"""What zipfile raises on damaged or hostile files."""
 _ZIP_MAGIC = b"PK\x03\x04"
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 """What `torch.save` pickled first before version 1.6."""
@@ -54,11 +59,12 @@ _MAX_MODULES = 100_000
 class Checkpoint:
     """Parameters and buffers by name, in the types of the file, and which kind of file it was."""
 
+    path: Path
     tensors: dict[str, Tensor]
     format: str
 
     def __repr__(self) -> str:
-        return f"Checkpoint({self.format}, {len(self.tensors)} tensors)"
+        return f"Checkpoint({self.path}, {self.format}, {len(self.tensors)} tensors)"
 
 
 class _Content(NamedTuple):
@@ -90,7 +96,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         ) from error
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
-    return Checkpoint(tensors=tensors, format=content.format)
+    return Checkpoint(path=path, tensors=tensors, format=content.format)
 
 
 def _parse(data: bytes) -> _Content:
@@ -105,6 +111,8 @@ def _parse(data: bytes) -> _Content:
         )
     if data.endswith(_JITTOR_TRAILER):
         return _parse_jittor(data)
+    if not data.startswith(pickle.PROTO) and not data.endswith(pickle.STOP):
+        raise WeightsError(f"no checkpoint; known are {KNOWN_FORMATS}")
     stream = io.BytesIO(data)
     try:
         value, storages = read_pickle(stream)

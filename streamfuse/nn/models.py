@@ -36,19 +36,20 @@ _LISTED = 20
 class Fitted:
     """The state of one network out of a checkpoint.
 
-    tensors: by our names, in the types of the file. unused: names in the file that were dropped because
-    they are known to take no part in the computation.
+    tensors: by our names, in the types of the file. Dropped, by their names in the file: unused, parameters
+    that are known to take no part in the computation; counters, of BatchNorm and profilers.
     """
 
     model: str
     tensors: dict[str, Tensor]
     unused: list[str]
+    counters: list[str]
 
 
-def build_model(name: str) -> Network:
-    """A network with random weights, on the CPU. Raises ConfigError naming the nearest known network."""
+def build_model(name: str, *, device: str = "cpu") -> Network:
+    """A network with random weights in eval mode. Raises ConfigError: unknown network or device."""
     network: Network = MODELS.load(name)()
-    return network
+    return _moved(network, device)
 
 
 def load_model(name: str, *, weights: str | Path | None = None, device: str = "cpu") -> Network:
@@ -70,17 +71,19 @@ def load_model(name: str, *, weights: str | Path | None = None, device: str = "c
             f"no weights of {name} come with the package: give the path of a checkpoint, or convert one "
             "once with `streamfuse weights import FILE`"
         )
-    path = find_weights(name if weights is None else weights).path
-    try:
-        fitted = fit_checkpoint(read_checkpoint(path), network=name)
-    except WeightsError as error:
-        raise WeightsError(f"{path}: {error}") from error
+    found = find_weights(name if weights is None else weights)
+    fitted = fit_checkpoint(read_checkpoint(found.path), network=name)
     # Not strict, for the counters: that nothing else is missing has been checked.
     network.load_state_dict({key: tensor.float() for key, tensor in fitted.tensors.items()}, strict=False)
+    return _moved(network, device)
+
+
+def _moved(network: Network, device: str) -> Network:
     try:
         return network.to(device).eval()
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"cannot use the device {device!r}: {error}") from error
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"cannot use the device {device!r}: {reason}") from error
 
 
 def own_state(network: Network) -> dict[str, Tensor]:
@@ -94,8 +97,8 @@ def recognise(checkpoint: Checkpoint) -> str:
     best = max(shares, key=shares.__getitem__)
     if shares[best] < _RECOGNISED:
         raise WeightsError(
-            f"{len(checkpoint.tensors)} tensors of no known network ({', '.join(shares)}), for example "
-            f"{_listing(checkpoint.tensors, 3)}"
+            f"{checkpoint.path}: {len(checkpoint.tensors)} tensors of no known network "
+            f"({', '.join(shares)}), for example {_listing(checkpoint.tensors, 3)}"
         )
     return best
 
@@ -108,12 +111,12 @@ def fit_checkpoint(checkpoint: Checkpoint, *, network: str) -> Fitted:
     """
     cls = MODELS.load(network)
     expected = _expected(cls)
-    unused = sorted(name for name in checkpoint.tensors if _is_unused(cls, name))
-    tensors = {
-        _our_name(cls, name): tensor
-        for name, tensor in checkpoint.tensors.items()
-        if not _is_unused(cls, name)
-    }
+    counters = sorted(name for name in checkpoint.tensors if _COUNTERS.search(name))
+    unused = sorted(
+        name for name in checkpoint.tensors if any(re.search(pattern, name) for pattern in cls.FOREIGN_UNUSED)
+    )
+    kept = checkpoint.tensors.keys() - {*counters, *unused}
+    tensors = {_our_name(cls, name): checkpoint.tensors[name] for name in sorted(kept)}
     problems = {
         "missing": sorted(expected.keys() - tensors.keys()),
         "extra": sorted(tensors.keys() - expected.keys()),
@@ -126,17 +129,13 @@ def fit_checkpoint(checkpoint: Checkpoint, *, network: str) -> Fitted:
     }
     found = [f"{len(names)} {what} ({_listing(names, _LISTED)})" for what, names in problems.items() if names]
     if found:
-        raise WeightsError(f"does not fit {network}: {'; '.join(found)}")
-    return Fitted(model=network, tensors=tensors, unused=unused)
+        raise WeightsError(f"{checkpoint.path}: does not fit {network}: {'; '.join(found)}")
+    return Fitted(model=network, tensors=tensors, unused=unused, counters=counters)
 
 
 def _expected(cls: type[Network]) -> dict[str, torch.Size]:
     with torch.device("meta"):
         return {name: value.shape for name, value in own_state(cls()).items()}
-
-
-def _is_unused(cls: type[Network], name: str) -> bool:
-    return bool(_COUNTERS.search(name)) or any(re.search(pattern, name) for pattern in cls.FOREIGN_UNUSED)
 
 
 def _our_name(cls: type[Network], name: str) -> str:

@@ -8,13 +8,12 @@ from torch import nn
 
 
 class Network(nn.Module, ABC):
-    """Base of the networks in `streamfuse.nn.models.MODELS`. Made without arguments, weights random.
-
-    Direct children are its parts, as `streamfuse model info` lists them.
-    """
+    """Base of the networks in `streamfuse.nn.models.MODELS`. Made without arguments, weights random."""
 
     NAME: ClassVar[str]
     SUMMARY: ClassVar[str]
+    PARTS: ClassVar[tuple[str, ...]]
+    """Paths of submodules that together are the whole network, for its bill of costs."""
     FOREIGN_NAMES: ClassVar[tuple[tuple[str, str], ...]] = ()
     """Regular expression and replacement, applied in order, from others' parameter names to ours."""
     FOREIGN_UNUSED: ClassVar[tuple[str, ...]] = ()

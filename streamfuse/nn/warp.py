@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from streamfuse.nn.precision import full_precision
+
 
 def identity_grid(height: int, width: int, *, device: torch.device | str = "cpu") -> Tensor:
     """The position of every pixel: float32 (1, 2, H, W), channels (x, y)."""
@@ -34,7 +36,7 @@ def warp(moving: Tensor, flow: Tensor) -> Tensor:
         normalised float32 positions (below 1e-4 px at 640 pixels).
     """
     h, w = flow.shape[-2:]
-    with torch.autocast(moving.device.type, enabled=False):
+    with full_precision(moving):
         position = identity_grid(h, w, device=flow.device) + flow
         grid = (position * _normaliser(h, w, flow.device) - 1).permute(0, 2, 3, 1)
         work = moving if moving.dtype == grid.dtype else moving.to(grid.dtype)

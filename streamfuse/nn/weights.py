@@ -83,15 +83,16 @@ def save_weights(
     *,
     model: str,
     provenance: Mapping[str, Any],
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
 ) -> WeightsFile:
     """Write a weight file and its provenance record beside it, each at once or not at all.
 
     Args:
-        tensors: parameters and buffers by name. Those of floating point are stored as `dtype`.
+        tensors: parameters and buffers by name.
         path: ends in `.safetensors`; replaced when it exists.
         model: the network they fit.
         provenance: how they came to be; `model` and `sha256` are added.
+        dtype: of the floating-point tensors in the file; None: as they are.
 
     Raises:
         WeightsError: the path has another suffix or cannot be written.
@@ -99,7 +100,7 @@ def save_weights(
     if path.suffix != SUFFIX:
         raise WeightsError(f"{path}: weights are written as {SUFFIX} files")
     stored = {
-        name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).detach().cpu().contiguous().clone()
+        name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None, copy=True).contiguous()
         for name, tensor in tensors.items()
     }
     data = save(stored, metadata={"format": "pt", "model": model})

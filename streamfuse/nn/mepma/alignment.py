@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from streamfuse.nn.convs import conv_in
 from streamfuse.nn.correlation import local_correlation
+from streamfuse.nn.precision import full_precision
 from streamfuse.nn.restormer import LayerNorm2d, RestormerBlock
 from streamfuse.nn.uib import UniversalInvertedBottleneck
 from streamfuse.nn.warp import warp
@@ -101,7 +102,7 @@ class FlowHead(nn.Conv2d):
         super().__init__(channels, 2, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x):
             return super().forward(x.to(self.weight.dtype))
 
 
@@ -126,7 +127,7 @@ class FlowUpsampler(Upsampler):
         super().__init__(2, 2)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x):
             return super().forward(x, size)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from streamfuse.errors import DataError
-from streamfuse.nn.mepma.alignment import MSPA, Views
+from streamfuse.nn.mepma.alignment import MSPA, SCALES, Views
 from streamfuse.nn.mepma.decoder import FFCM, FRRB, ReconstructionHead
 from streamfuse.nn.mepma.encoder import Encoder
 from streamfuse.nn.mepma.reference import REFERENCE_NAMES, REFERENCE_UNUSED
@@ -81,6 +81,11 @@ class MEPMA(Network):
 
     NAME: ClassVar[str] = "mepma"
     SUMMARY: ClassVar[str] = "registration and fusion network of the ME-PMA paper"
+    PARTS: ClassVar[tuple[str, ...]] = (
+        *(f"encoder.{part}" for part in ("shallow", "detail", "context", "concat_ir", "concat_vis")),
+        *("alignment.pyramid", "alignment.descents", *(f"alignment.scales.{s}" for s in reversed(SCALES))),
+        *("fusion", "reconstruction", "head_ir", "head_vis"),
+    )
     FOREIGN_NAMES: ClassVar[tuple[tuple[str, str], ...]] = REFERENCE_NAMES
     FOREIGN_UNUSED: ClassVar[tuple[str, ...]] = REFERENCE_UNUSED
 
