@@ -9,9 +9,9 @@ def add_parser(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "synth",
         help="render a pair of clips with known truth",
-        description="Render a street filmed by an infrared and a visible camera: DIR/vis.mkv, DIR/ir.mkv, the "
-        "cameras' true times (times.json) and, for each visible frame, where the infrared camera sees the same "
-        "(truth/).",
+        description="Render a street filmed by an infrared and a visible camera: DIR/vis.mkv, DIR/ir.mkv, "
+        "the cameras' true times (times.json) and, for each visible frame, where the infrared camera sees "
+        "the same (truth/).",
     )
     parser.add_argument("-o", "--output", metavar="DIR", type=Path, required=True, help="folder to write")
     parser.add_argument("-c", "--config", metavar="FILE", type=Path, help="options as YAML")
