@@ -1,7 +1,7 @@
 """The steppable core: what goes in comes out or is counted."""
 
 import itertools
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -63,6 +63,8 @@ def report_of(core: FusionCore) -> Report:
 
 
 class ListReader:
+    drops: ClassVar[dict[DropCause, int]] = {}
+
     def __init__(self, frames: list[Frame]) -> None:
         self._frames = iter(frames)
 
@@ -88,15 +90,56 @@ def test_offline_conserves_every_frame(ir_hz: float, vis_hz: float, driver: str)
         assert report.dropped["vis"] == {}
 
 
-def test_stopping_half_way_accounts_for_what_was_left() -> None:
+@pytest.mark.parametrize("count", [1, 3, 20])
+def test_stopping_half_way_accounts_for_what_was_left(count: int) -> None:
     core = make_core(live=False)
     readers: dict[Stream, Any] = {
         s: ListReader([frame(s, i, i * 40) for i in range(50)]) for s in ("ir", "vis")
     }
-    out = list(itertools.islice(run_offline(core, readers), 20))
+    out = list(itertools.islice(run_offline(core, readers), count))
     core.finish()
-    assert len(out) == 20
+    assert len(out) == count
     assert report_of(core).unaccounted() == {"ir": 0, "vis": 0}
+
+
+def test_frames_lost_before_the_core_are_counted_once() -> None:
+    core = make_core(live=False)
+    for total in (1, 1, 3, 2, 3):
+        core.lost_before("ir", {DropCause.CORRUPT: total})
+    report = report_of(core)
+    assert report.frames_in["ir"] == 3
+    assert report.dropped["ir"] == {"corrupt": 3}
+
+
+@pytest.mark.parametrize(
+    ("driver", "ended", "exhausted"),
+    [("vis", "ir", False), ("vis", "vis", True), ("ir", "ir", True), ("ir", "vis", True)],
+)
+def test_a_run_is_over_when_no_frame_can_come_out_any_more(
+    driver: str, ended: Stream, exhausted: bool
+) -> None:
+    core = make_core(live=True, driver=driver)
+    core.feed(frame("ir", 0, 0))
+    core.feed(frame("vis", 0, 0))
+    core.end(ended)
+    list(core.step())
+    assert core.exhausted is exhausted
+
+
+def test_the_end_of_the_visible_waits_for_its_last_partner() -> None:
+    core = make_core(live=True, driver="vis")
+    for i in range(12):
+        core.feed(frame("ir", i, i * 40))
+        core.feed(frame("vis", i, i * 40))
+    core.feed(frame("vis", 12, 12 * 40))
+    core.end("vis")
+    out = list(core.step())
+    assert not core.exhausted
+    core.feed(frame("ir", 12, 12 * 40))
+    out += core.step()
+    assert core.exhausted
+    assert out[-1].pair.ir is not None
+    assert out[-1].pair.ir.seq == 12
 
 
 def feed_live(core: FusionCore, seconds: float) -> list[FusedFrame]:

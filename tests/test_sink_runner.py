@@ -1,6 +1,7 @@
 """Each sink on its own: slow, broken and full ones do not concern the others."""
 
 import threading
+import time
 
 import pytest
 from factories import fused_frame
@@ -8,7 +9,7 @@ from factories import fused_frame
 from streamfuse.clock import RealClock
 from streamfuse.errors import SinkError
 from streamfuse.frame import FusedFrame
-from streamfuse.pipeline.sink_runner import SinkRunner
+from streamfuse.pipeline.sink_runner import SinkRunner, WindowRunner
 from streamfuse.pipeline.statistics import Statistics
 
 
@@ -85,6 +86,70 @@ def test_failed_sink_ends_alone_and_accounts_for_its_frames(expects_errors: None
     assert "encoder on fire" in statistics.report().notes[0]
 
 
+def test_a_frame_that_waits_for_room_when_the_sink_fails_is_accounted_for(expects_errors: None) -> None:
+    gate = threading.Event()
+    sink = RecordingSink(gate=gate, fail_at=0)
+    runner, statistics = make_runner(sink, capacity=1, lossless=True)
+    runner.put(fused_frame(0))
+    assert sink.started.wait(10)
+    runner.put(fused_frame(1))
+    waiting = threading.Thread(target=lambda: runner.put(fused_frame(2)))
+    waiting.start()
+    gate.set()
+    waiting.join(10)
+    runner.close()
+    assert statistics.report().sink_dropped == {"test": {"sink_failed": 3}}
+
+
+class Window:
+    """A window that breaks at frame `fail_at`, and whose user closes it at frame `closed_at`."""
+
+    def __init__(self, *, fail_at: int | None = None, closed_at: int | None = None) -> None:
+        self.seen: list[int] = []
+        self.closed = 0
+        self._fail_at = fail_at
+        self._closed_at = closed_at
+
+    def open(self) -> None:
+        pass
+
+    def write(self, frame: FusedFrame) -> None:
+        if frame.seq == self._fail_at:
+            raise SinkError("screen: the window is gone")
+        self.seen.append(frame.seq)
+
+    def pump(self, timeout_ms: int) -> bool:
+        return self._closed_at not in self.seen
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_a_window_that_breaks_ends_alone(expects_errors: None) -> None:
+    statistics = Statistics()
+    window = Window(fail_at=2)
+    runner = WindowRunner("screen", window, statistics=statistics)  # type: ignore[arg-type]
+    runner.start()
+    for index in range(5):
+        runner.put(fused_frame(index))
+        assert runner.pump(1), "the run goes on for the others"
+    assert window.seen == [0, 1]
+    assert window.closed == 1
+    assert "the window is gone" in str(runner.error)
+    assert statistics.report().sink_dropped == {"screen": {"sink_failed": 3}}
+    assert statistics.report().notes == ["sink screen ended: screen: the window is gone"]
+
+
+def test_a_window_closed_by_its_user_ends_the_run() -> None:
+    runner = WindowRunner("screen", Window(closed_at=1), statistics=Statistics())  # type: ignore[arg-type]
+    going_on = []
+    for index in range(3):
+        runner.put(fused_frame(index))
+        going_on.append(runner.pump(1))
+    assert going_on == [True, False, False]
+    assert runner.error is None
+
+
 def test_close_without_draining_discards_what_waits() -> None:
     gate = threading.Event()
     sink = RecordingSink(gate=gate)
@@ -96,7 +161,7 @@ def test_close_without_draining_discards_what_waits() -> None:
     closer = threading.Thread(target=lambda: runner.close(drain=False))
     closer.start()
     while statistics.report().sink_dropped == {}:
-        pass
+        time.sleep(0.001)
     gate.set()
     closer.join(10)
     assert sink.seen == [0]

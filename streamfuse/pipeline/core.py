@@ -4,11 +4,11 @@ Offline runs, tests and replay drive it directly; a live run wraps it in threads
 `feed`, fused frames come out of `step`.
 """
 
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
 
 from streamfuse.clock import Clock
-from streamfuse.frame import DropCause, Frame, FramePair, FusedFrame, Stream
+from streamfuse.frame import STREAMS, DropCause, Frame, FramePair, FusedFrame, Stream
 from streamfuse.pairing.matcher import Matcher
 from streamfuse.pipeline.statistics import Statistics
 from streamfuse.worker import Worker
@@ -38,7 +38,10 @@ class FusionCore:
         self._budget_ns = budget_ns
         self._clock = clock
         self._statistics = statistics
-        self._seen_drops: dict[Stream, Counter[DropCause]] = {"ir": Counter(), "vis": Counter()}
+        self._matcher_drops = {stream: _Increments() for stream in STREAMS}
+        self._capture_drops = {stream: _Increments() for stream in STREAMS}
+        self._ended: set[Stream] = set()
+        self._decided: deque[FramePair] = deque()
         self._seq = 0
         self._last_ir_out: int | None = None
         self._doubtful_ir: tuple[int, DropCause] | None = None
@@ -48,9 +51,26 @@ class FusionCore:
         self._statistics.frame_in(frame.stream)
         self._matcher.push(frame)
 
+    def lost_before(self, stream: Stream, drops: Mapping[DropCause, int]) -> None:
+        """Account for frames that came into the run but never here.
+
+        Args:
+            drops: how many so far, by cause, since the stream began.
+        """
+        for cause, count in self._capture_drops[stream].of(drops):
+            self._statistics.frame_in(stream, count)
+            self._statistics.drop(stream, cause, count)
+
     def end(self, stream: Stream) -> None:
         """No more frames of this stream will come."""
+        self._ended.add(stream)
         self._matcher.end(stream)
+
+    @property
+    def exhausted(self) -> bool:
+        """After `step`: nothing more can come out, whatever goes in. The visible frames carry the picture,
+        and the driver's the time, so neither can be missing."""
+        return self._matcher.wants() is None or (self._matcher.driver == "ir" and "vis" in self._ended)
 
     def wants(self) -> Stream | None:
         """Offline: the stream whose next frame is needed; None: all is decided."""
@@ -62,21 +82,27 @@ class FusionCore:
 
     def step(self) -> Iterator[FusedFrame]:
         """Fuse every pair that is decided."""
-        while pairs := self._matcher.poll(self._clock.now_ns()):
-            self._count_drops()
-            for index, pair in enumerate(pairs):
-                if self._live and index + 1 < len(pairs) and self._too_old(pair):
-                    self._drop(pair, DropCause.LATE)
-                    continue
+        while self._decide():
+            pair = self._decided.popleft()
+            if self._live and self._decided and self._too_old(pair):
+                self._drop(pair, DropCause.LATE)
+            else:
                 yield self._fuse(pair)
-        self._count_drops()
 
     def finish(self) -> None:
         """Account for all frames that will not be fused any more. Call once, when nothing more is stepped."""
-        for pair in self._matcher.flush():
+        for pair in (*self._decided, *self._matcher.flush()):
             self._drop(pair, DropCause.SHUTDOWN)
+        self._decided.clear()
         self._count_drops()
         self._settle_doubtful_ir(None)
+
+    def _decide(self) -> bool:
+        """Whether a pair waits, after asking the matcher when none did."""
+        if not self._decided:
+            self._decided.extend(self._matcher.poll(self._clock.now_ns()))
+            self._count_drops()
+        return bool(self._decided)
 
     def _too_old(self, pair: FramePair) -> bool:
         return self._clock.now_ns() - pair.t_capture > self._budget_ns
@@ -105,9 +131,18 @@ class FusionCore:
         self._doubtful_ir = None
 
     def _count_drops(self) -> None:
-        for stream, causes in self._matcher.drops.items():
-            seen = self._seen_drops[stream]
-            for cause, count in causes.items():
-                if count > seen[cause]:
-                    self._statistics.drop(stream, cause, count - seen[cause])
-                    seen[cause] = count
+        for stream, drops in self._matcher.drops.items():
+            for cause, count in self._matcher_drops[stream].of(drops):
+                self._statistics.drop(stream, cause, count)
+
+
+class _Increments:
+    """What counters have grown by since they were last looked at."""
+
+    def __init__(self) -> None:
+        self._seen: Counter[DropCause] = Counter()
+
+    def of(self, counts: Mapping[DropCause, int]) -> list[tuple[DropCause, int]]:
+        grown = [(cause, count - self._seen[cause]) for cause, count in counts.items()]
+        self._seen |= Counter(counts)
+        return [(cause, count) for cause, count in grown if count > 0]

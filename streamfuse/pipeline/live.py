@@ -6,14 +6,12 @@ good ends the run.
 """
 
 import threading
-from collections import Counter
 from collections.abc import Callable
 
 from streamfuse.capture.thread import CaptureThread
 from streamfuse.clock import NS_PER_S, Clock
-from streamfuse.frame import STREAMS, DropCause, FusedFrame, Stream
+from streamfuse.frame import FusedFrame, Stream
 from streamfuse.pipeline.core import FusionCore
-from streamfuse.pipeline.statistics import Statistics
 
 IDLE_WAIT_S = 0.5
 """Longest sleep without any event: bounds how late an ended source is noticed."""
@@ -35,15 +33,12 @@ class LiveRunner:
         deliver: Callable[[FusedFrame], None],
         *,
         clock: Clock,
-        statistics: Statistics,
     ) -> None:
         self.error: BaseException | None = None
         self._core = core
         self._captures = captures
         self._deliver = deliver
         self._clock = clock
-        self._statistics = statistics
-        self._seen_drops: dict[Stream, Counter[DropCause]] = {stream: Counter() for stream in STREAMS}
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="streamfuse-fusion", daemon=True)
@@ -71,7 +66,7 @@ class LiveRunner:
     def _run(self) -> None:
         ended: set[Stream] = set()
         try:
-            while not self._stopping.is_set() and len(ended) < len(STREAMS):
+            while not self._stopping.is_set() and not self._core.exhausted:
                 self._wait()
                 self._pump(ended)
         except Exception as error:  # noqa: BLE001 - handed to the caller's thread
@@ -98,7 +93,7 @@ class LiveRunner:
                     raise capture.error
                 self._core.end(stream)
                 ended.add(stream)
-        self._count_capture_drops()
+            self._core.lost_before(stream, capture.drops)
         for fused in self._core.step():
             self._deliver(fused)
 
@@ -109,6 +104,7 @@ class LiveRunner:
             for stream, capture in self._captures.items():
                 for frame in capture.take():
                     self._core.feed(frame)
+                self._core.lost_before(stream, capture.drops)
                 if stream not in ended:
                     self._core.end(stream)
             if self.error is None:
@@ -116,16 +112,4 @@ class LiveRunner:
                     self._deliver(fused)
         except Exception as error:  # noqa: BLE001 - handed to the caller's thread
             self.error = self.error or error
-        self._count_capture_drops()
         self._core.finish()
-
-    def _count_capture_drops(self) -> None:
-        """Frames lost between a camera and the core came in too, and are accounted for."""
-        for stream, capture in self._captures.items():
-            seen = self._seen_drops[stream]
-            for cause, count in capture.drops.items():
-                lost = count - seen[cause]
-                if lost > 0:
-                    self._statistics.frame_in(stream, lost)
-                    self._statistics.drop(stream, cause, lost)
-                    seen[cause] = count

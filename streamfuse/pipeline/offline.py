@@ -19,5 +19,5 @@ def run_offline(core: FusionCore, readers: dict[Stream, FrameReader]) -> Iterato
             core.end(stream)
         else:
             core.feed(frame)
+        core.lost_before(stream, readers[stream].drops)
         yield from core.step()
-    yield from core.step()

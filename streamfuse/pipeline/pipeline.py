@@ -24,7 +24,7 @@ from streamfuse.pairing.matcher import Matcher
 from streamfuse.pipeline.core import FusionCore
 from streamfuse.pipeline.live import LiveRunner
 from streamfuse.pipeline.offline import run_offline
-from streamfuse.pipeline.sink_runner import SinkRunner
+from streamfuse.pipeline.sink_runner import SinkRunner, WindowRunner
 from streamfuse.pipeline.statistics import Report, Statistics
 from streamfuse.sinks import SINKS
 from streamfuse.worker import Worker
@@ -70,8 +70,9 @@ class Pipeline:
             clock=self._clock,
         )
         self._runners: list[SinkRunner] = []
-        self._window_sinks: list[tuple[str, Any]] = []
+        self._windows: list[WindowRunner] = []
         self._make_sinks(config.sinks)
+        self._swap_checked = False
         self._stop = threading.Event()
         self._started = False
 
@@ -89,7 +90,7 @@ class Pipeline:
 
         Args:
             config: a YAML file, the same as a mapping, or a validated `Config`.
-            ir, vis: any iterable or callable giving pictures, instead of the configured source.
+            ir, vis: any iterable or callable giving pictures: the configured sources' `frames`.
             sinks: callables that take each fused frame, beside the configured sinks.
 
         Raises:
@@ -102,7 +103,7 @@ class Pipeline:
             streams = dict(tree.get("sources") or {})
             for stream, frames in (("ir", ir), ("vis", vis)):
                 if frames is not None:
-                    streams[stream] = {"kind": "python", "frames": frames}
+                    streams[stream] = {**(streams.get(stream) or {}), "kind": "python", "frames": frames}
             tree["sources"] = streams
             tree["sinks"] = [*(tree.get("sinks") or []), *({"kind": "python", "call": s} for s in sinks)]
             config = parse_config(tree)
@@ -130,7 +131,11 @@ class Pipeline:
     @property
     def failed_sinks(self) -> dict[str, SinkError]:
         """The sinks that ended early, and why."""
-        return {runner.name: runner.error for runner in self._runners if runner.error is not None}
+        return {output.name: output.error for output in self._outputs if output.error is not None}
+
+    @property
+    def _outputs(self) -> list[SinkRunner | WindowRunner]:
+        return [*self._windows, *self._runners]
 
     def report(self) -> Report:
         """What was counted so far."""
@@ -185,7 +190,7 @@ class Pipeline:
             name = component.kind if count == 1 else f"{component.kind}{count}"
             sink = SINKS.load(component.kind)(component.options, clock=self._clock)
             if getattr(sink, "main_thread", False):
-                self._window_sinks.append((name, sink))
+                self._windows.append(WindowRunner(name, sink, statistics=self.statistics))
                 continue
             self._runners.append(
                 SinkRunner(
@@ -201,37 +206,37 @@ class Pipeline:
     def _open(self) -> None:
         for stream, reader in self._readers.items():
             self.infos[stream] = reader.open()
-        for _, sink in self._window_sinks:
-            sink.open()
-        for runner in self._runners:
-            runner.start()
+        for output in self._outputs:
+            output.start()
 
     def _close(self) -> None:
         for reader in self._readers.values():
             reader.close()
         for runner in self._runners:
             runner.close()
-        for _, sink in self._window_sinks:
-            sink.close()
+        for window in self._windows:
+            window.close()
 
     def _deliver(self, frame: FusedFrame) -> None:
         for runner in self._runners:
             runner.put(frame)
-        if self._runners and all(runner.error is not None for runner in self._runners):
-            self._stop.set()
+        self._stop_without_sinks()
 
     def _show(self, frame: FusedFrame) -> None:
-        for name, sink in self._window_sinks:
-            try:
-                sink.write(frame)
-            except SinkError as error:
-                log.error("sink %s ended: %s", name, error)
-                self.statistics.note(f"sink {name} ended: {error}")
-                self._stop.set()
+        if not self._swap_checked:
+            self._warn_if_swapped()
+        for window in self._windows:
+            window.put(frame)
+        self._stop_without_sinks()
+
+    def _stop_without_sinks(self) -> None:
+        """End the run when every sink has failed; one without any runs for whoever iterates."""
+        if self._outputs and len(self.failed_sinks) == len(self._outputs):
+            self._stop.set()
 
     def _pump(self) -> None:
-        for _, sink in self._window_sinks:
-            if not sink.pump(PUMP_MS):
+        for window in self._windows:
+            if not window.pump(PUMP_MS):
                 self._stop.set()
 
     def _core(self) -> FusionCore:
@@ -247,18 +252,16 @@ class Pipeline:
 
     def _run_offline(self) -> Iterator[FusedFrame]:
         core = self._core()
-        first = True
-        for frame in run_offline(core, self._readers):
-            if first:
-                self._warn_if_swapped()
-                first = False
-            self._deliver(frame)
-            self._show(frame)
-            self._pump()
-            yield frame
-            if self._stop.is_set():
-                break
-        core.finish()
+        try:
+            for frame in run_offline(core, self._readers):
+                self._deliver(frame)
+                self._show(frame)
+                self._pump()
+                yield frame
+                if self._stop.is_set():
+                    break
+        finally:
+            core.finish()
 
     def _run_live(self) -> Iterator[FusedFrame]:
         slots: deque[FusedFrame] = deque()
@@ -285,18 +288,14 @@ class Pipeline:
             )
             for stream, reader in self._readers.items()
         }
-        runner = LiveRunner(self._core(), captures, deliver, clock=self._clock, statistics=self.statistics)
+        runner = LiveRunner(self._core(), captures, deliver, clock=self._clock)
         runner.start()
-        first = True
         try:
             while not self._stop.is_set():
                 with arrived:
                     arrived.wait_for(lambda: slots, timeout=PUMP_MS / 1000)
                     frame = slots.popleft() if slots else None
                 if frame is not None:
-                    if first:
-                        self._warn_if_swapped()
-                        first = False
                     self._show(frame)
                     yield frame
                 elif not runner.running:
@@ -310,9 +309,10 @@ class Pipeline:
 
     def _warn_if_swapped(self) -> None:
         ir, vis = self._readers["ir"].first_picture, self._readers["vis"].first_picture
-        if ir is None or vis is None or ir.dtype != np.uint8 or vis.dtype != np.uint8:
+        if ir is None or vis is None:
             return
-        if looks_swapped(ir, vis):  # type: ignore[arg-type]
+        self._swap_checked = True
+        if ir.dtype == vis.dtype == np.uint8 and looks_swapped(ir, vis):  # type: ignore[arg-type]
             text = "infrared and visible look swapped: the 'ir' source looks like a colour camera's picture"
             log.warning(text)
             self.statistics.note(text)

@@ -1,12 +1,14 @@
 """One thread and one bounded queue for each sink, so that none can hold up another.
 
 Live, a full queue drops its oldest frame and counts it; offline, the pipeline waits for room. A sink that
-fails is closed, named in the log and the report, and the run goes on for the others.
+fails is closed, named in the log and the report, and the run goes on for the others. Windows want the main
+thread: whoever iterates over the pipeline drives them.
 """
 
 import logging
 import threading
 from collections import deque
+from typing import Protocol
 
 from streamfuse.clock import Clock
 from streamfuse.errors import SinkError
@@ -15,6 +17,14 @@ from streamfuse.pipeline.statistics import Statistics
 from streamfuse.sinks.sink import Sink
 
 log = logging.getLogger(__name__)
+
+
+class WindowSink(Sink, Protocol):
+    """A sink whose methods all belong on the main thread."""
+
+    def pump(self, timeout_ms: int) -> bool:
+        """Handle the window's events for at most this long; False when the user wants to end."""
+        ...
 
 
 class SinkRunner:
@@ -50,12 +60,12 @@ class SinkRunner:
     def put(self, frame: FusedFrame) -> None:
         """Hand over one frame."""
         with self._condition:
+            if self._lossless:
+                self._condition.wait_for(lambda: len(self._queue) < self._capacity or self.error is not None)
             if self.error is not None:
                 self._statistics.sink_drop(self.name, DropCause.SINK_FAILED)
                 return
-            if self._lossless:
-                self._condition.wait_for(lambda: len(self._queue) < self._capacity or self.error is not None)
-            elif len(self._queue) >= self._capacity:
+            if len(self._queue) >= self._capacity:
                 self._queue.popleft()
                 self._statistics.sink_drop(self.name, DropCause.SINK_FULL)
             self._queue.append(frame)
@@ -108,8 +118,7 @@ class SinkRunner:
             self._fail(failure)
 
     def _fail(self, error: SinkError) -> None:
-        log.error("sink %s ended: %s", self.name, error)
-        self._statistics.note(f"sink {self.name} ended: {error}")
+        _tell_end(self.name, error, self._statistics)
         with self._condition:
             self.error = error
             self._statistics.sink_drop(self.name, DropCause.SINK_FAILED)
@@ -119,3 +128,47 @@ class SinkRunner:
             self._sink.close()
         except SinkError as closing:
             log.warning("sink %s: closing after the failure: %s", self.name, closing)
+
+
+class WindowRunner:
+    """Feeds one window, on the thread that calls it. A window that fails gets no more frames.
+
+    Args:
+        name: for the log and the report, unique in the run.
+        sink: not opened yet.
+    """
+
+    def __init__(self, name: str, sink: WindowSink, *, statistics: Statistics) -> None:
+        self.name = name
+        self.error: SinkError | None = None
+        self._sink = sink
+        self._statistics = statistics
+
+    def start(self) -> None:
+        """Open the window. Raises SinkError, without a display for one."""
+        self._sink.open()
+
+    def put(self, frame: FusedFrame) -> None:
+        """Show one frame."""
+        if self.error is not None:
+            self._statistics.sink_drop(self.name, DropCause.SINK_FAILED)
+            return
+        try:
+            self._sink.write(frame)
+        except SinkError as error:
+            self.error = error
+            self._statistics.sink_drop(self.name, DropCause.SINK_FAILED)
+            _tell_end(self.name, error, self._statistics)
+            self._sink.close()
+
+    def pump(self, timeout_ms: int) -> bool:
+        """Let the window react, for at most this long; False when its user wants the run to end."""
+        return self.error is not None or self._sink.pump(timeout_ms)
+
+    def close(self) -> None:
+        self._sink.close()
+
+
+def _tell_end(name: str, error: SinkError, statistics: Statistics) -> None:
+    log.error("sink %s ended: %s", name, error)
+    statistics.note(f"sink {name} ended: {error}")
