@@ -40,6 +40,7 @@ class FrameReader:
 
     Attributes:
         live: frames come in real time.
+        endless: the source is live itself; silence means trouble.
         first_picture: as the source delivered it, to tell what kind of camera it is.
         repeats: pictures that were found to show nothing new, by cause, dropped or not.
 
@@ -61,6 +62,7 @@ class FrameReader:
             raise ConfigError("sources.vis.polarity: black_hot is for infrared; is sources.ir meant?")
         self.stream = stream
         self.live = source.live or pace is not None
+        self.endless = source.live
         self.first_picture: Image8 | Image16 | None = None
         self.repeats: Counter[DropCause] = Counter()
         self._source = source
@@ -113,16 +115,19 @@ class FrameReader:
         """
         self._drops_before += self._source_drops()
         self._closing.clear()
-        info = self._source.open()
-        try:
-            width, height = oriented_size(info.width, info.height, self._options, stream=self.stream)
-        except ConfigError:
-            self._source.close()
-            raise
-        if self._opened_before:
-            self._begin_epoch()
-            self._filter.reset()
-        self._opened_before = True
+        source = self._source
+        info = source.open()
+        with self._processing:
+            self._check_current(source)
+            try:
+                width, height = oriented_size(info.width, info.height, self._options, stream=self.stream)
+            except ConfigError:
+                source.close()
+                raise
+            if self._opened_before:
+                self._begin_epoch()
+                self._filter.reset()
+            self._opened_before = True
         return replace(info, width=width, height=height)
 
     def read(self) -> Frame | None:
@@ -131,9 +136,7 @@ class FrameReader:
         while True:
             raw = source.read()
             with self._processing:
-                if source is not self._source:
-                    source.close()
-                    raise SourceInterrupted(f"{self.stream}: given up, another connection has taken over")
+                self._check_current(source)
                 if raw is None:
                     return None
                 frame = self._frame(raw)
@@ -149,10 +152,15 @@ class FrameReader:
         self._source.close()
 
     def renew(self) -> None:
-        """Leave the source to the thread whose read hangs in it; the next `open` is of a new one."""
+        """Leave the source to the thread that hangs in it; the next `open` is of a new one."""
         with self._processing:
             self._drops_before += self._source_drops()
             self._source = type(self._source)(self._options, clock=self._clock)  # type: ignore[call-arg]
+
+    def _check_current(self, source: Source) -> None:
+        if source is not self._source:
+            source.close()
+            raise SourceInterrupted(f"{self.stream}: given up, another connection has taken over")
 
     def _source_drops(self) -> Counter[DropCause]:
         return Counter(getattr(self._source, "drops", None) or {})

@@ -3,9 +3,9 @@
 Problem. Cameras disconnect, stall while connected, restart their clocks; a read may hang where no time-out
 reaches. Design. The thread reads into a bounded ring and reconnects with exponential backoff and jitter, so
 that a rig of cameras behind one dead switch does not knock in step. Whoever takes frames also calls
-`watch`, which closes a connection that has gone quiet and leaves a thread behind that even this does not
-free. Trade-off. A left-behind thread costs a few megabytes until its read returns; waiting for it would
-cost the stream.
+`watch`, which closes a connection that has gone quiet and, if even this does not free its thread, leaves
+that behind with the source it hangs in. Trade-off. A left-behind thread costs a few megabytes until its read
+returns; waiting for it would cost the stream.
 """
 
 import logging
@@ -18,7 +18,7 @@ from enum import StrEnum
 from streamfuse.capture.options import ReconnectOptions
 from streamfuse.capture.reader import FrameReader
 from streamfuse.clock import NS_PER_S, Clock
-from streamfuse.errors import SourceError, SourceInterrupted
+from streamfuse.errors import SourceError, SourceInterrupted, StreamfuseError
 from streamfuse.frame import DropCause, Frame
 
 log = logging.getLogger(__name__)
@@ -27,8 +27,13 @@ BACKOFF = 2.0
 JITTER = 0.3
 """A delay is stretched or shortened by up to this share, at random."""
 WATCH_GRACE_S = 1.0
-"""Sources have time-outs of their own, which tell more; the watchdog is for those that fail to fire."""
-STOP_TIMEOUT_S = 2.0
+"""Sources have time-outs of their own, which tell more; the watchdog is for those that fail to fire. It waits
+this much longer, and once more before it gives up a thread that closing the connection did not free."""
+OPEN_PATIENCE_S = 30.0
+"""Longer than any source's own time-out for connecting by default."""
+STOP_TIMEOUT_S = 1.5
+CLOSE_TIMEOUT_S = 0.5
+"""Together what `stop` may take."""
 
 
 class CaptureState(StrEnum):
@@ -36,6 +41,7 @@ class CaptureState(StrEnum):
 
     IDLE = "idle"
     RUNNING = "running"
+    STALLED = "stalled"
     RECONNECTING = "reconnecting"
     ENDED = "ended"
     FAILED = "failed"
@@ -68,7 +74,7 @@ class CaptureThread:
         tell: Callable[[str], None] = lambda _: None,
         uniform: Callable[[], float] = lambda: random.uniform(-1, 1),
     ) -> None:
-        self.error: SourceError | None = None
+        self.error: StreamfuseError | None = None
         self.state = CaptureState.IDLE
         self.reconnects = 0
         self._reader = reader
@@ -81,7 +87,7 @@ class CaptureThread:
         self._ring: deque[Frame] = deque()
         self._lock = threading.Lock()
         self._overruns = 0
-        self._delivered = 0
+        self._heard = 0
         self._quiet_since_ns = 0
         self._stop = threading.Event()
         self._generation = 0
@@ -102,7 +108,7 @@ class CaptureThread:
 
     def start(self) -> None:
         """Begin to read."""
-        self._begin(reconnect=False)
+        self._begin(CaptureState.RUNNING)
 
     def take(self) -> list[Frame]:
         """All frames that wait, oldest first. Never blocks."""
@@ -112,21 +118,40 @@ class CaptureThread:
         return frames
 
     def watch(self) -> None:
-        """Notice a read that hangs. Call it now and then from the thread that takes the frames."""
-        if self.state is not CaptureState.RUNNING or self._stop.is_set():
+        """Notice a read that hangs. Call it now and then from the thread that takes the frames; never
+        blocks."""
+        if not self._reader.endless or self.state is CaptureState.IDLE or self.finished:
             return
-        quiet_s = (self._clock.now_ns() - self._quiet_since_ns) / NS_PER_S
-        if quiet_s < self._options.stall_s + WATCH_GRACE_S:
+        now = self._clock.now_ns()
+        if self._reader.delivered != self._heard:
+            self._heard = self._reader.delivered
+            self._quiet_since_ns = now
+        quiet_s = (now - self._quiet_since_ns) / NS_PER_S
+        if quiet_s < self._patience_s():
             return
-        self._say(f"no picture for {quiet_s:.1f} s, connection given up")
-        self._leave_behind()
-        self._reader.close()
-        self._begin(reconnect=True)
+        if self.state is CaptureState.RUNNING:
+            self._say(f"no picture for {quiet_s:.1f} s, connection given up")
+            self.state = CaptureState.STALLED
+            self._quiet_since_ns = now
+            self._close()
+        else:
+            self._leave_behind()
+            self._reader.renew()
+            self._begin(CaptureState.RECONNECTING)
+
+    def _patience_s(self) -> float:
+        """How long nothing may happen in the present state."""
+        if self.state is CaptureState.RUNNING:
+            return self._options.stall_s + WATCH_GRACE_S
+        if self.state is CaptureState.STALLED:
+            return WATCH_GRACE_S
+        return OPEN_PATIENCE_S + self._options.max_delay_s * (1 + JITTER)
 
     def stop(self) -> None:
-        """End the thread. A read that cannot be interrupted is left behind, as a daemon named so."""
+        """End the thread, within 2 s. A read that cannot be interrupted is left behind, as a daemon named
+        so."""
         self._stop.set()
-        self._reader.close()
+        self._close().join(CLOSE_TIMEOUT_S)
         if self._thread is not None:
             self._thread.join(STOP_TIMEOUT_S)
             if self._thread.is_alive():
@@ -134,17 +159,24 @@ class CaptureThread:
         if not self.finished:
             self.state = CaptureState.ENDED
 
-    def _begin(self, *, reconnect: bool) -> None:
+    def _begin(self, state: CaptureState) -> None:
         self._generation += 1
         self._quiet_since_ns = self._clock.now_ns()
-        self.state = CaptureState.RECONNECTING if reconnect else CaptureState.RUNNING
+        self.state = state
         self._thread = threading.Thread(
             target=self._run,
-            args=(self._generation, reconnect),
+            args=(self._generation, state is CaptureState.RECONNECTING),
             name=f"streamfuse-capture-{self._reader.stream}",
             daemon=True,
         )
         self._thread.start()
+
+    def _close(self) -> threading.Thread:
+        """Close the source on a thread of its own, because that may hang as well."""
+        name = f"abandoned-close-{self._reader.stream}"
+        thread = threading.Thread(target=self._reader.close, name=name, daemon=True)
+        thread.start()
+        return thread
 
     def _leave_behind(self) -> None:
         self._generation += 1
@@ -153,7 +185,6 @@ class CaptureThread:
 
     def _run(self, generation: int, reconnect: bool) -> None:
         attempt = 0
-        delivered = self._delivered
         while self._current(generation):
             try:
                 if reconnect:
@@ -162,40 +193,47 @@ class CaptureThread:
                     attempt += 1
                     self._reopen(generation)
                     reconnect = False
-                self._read(generation)
-            except SourceInterrupted as error:
+                delivered = self._reader.delivered
+                try:
+                    self._read(generation)
+                finally:
+                    if self._reader.delivered > delivered:
+                        attempt = 0
+            except SourceError as error:
                 if not self._current(generation):
                     return
-                if not reconnect:
-                    self._say(f"lost: {error}")
-                if self._delivered > delivered:
-                    attempt, delivered = 0, self._delivered
-                reconnect = True
-                self.state = CaptureState.RECONNECTING
-                self._reader.close()
-                limit = self._options.max_attempts
-                if limit is not None and attempt >= limit:
-                    self._fail(SourceError(f"{error} (gave up after {attempt} attempts to reconnect)"))
-            except SourceError as error:
-                if self._current(generation):
+                # What refuses to open may still be starting up; what breaks while it runs says itself
+                # whether another try may help.
+                if not reconnect and not isinstance(error, SourceInterrupted):
                     self._fail(error)
+                    return
+                self._lose(error, attempt, said=reconnect)
+                reconnect = True
             except Exception as error:  # noqa: BLE001 - third-party sources may raise anything
                 if self._current(generation):
-                    failure = SourceError(f"{self._reader.stream}: {type(error).__name__}: {error}")
-                    failure.__cause__ = error
-                    self._fail(failure)
+                    self._fail(error)
 
     def _current(self, generation: int) -> bool:
         return generation == self._generation and not self._stop.is_set() and not self.finished
 
+    def _lose(self, error: SourceError, attempt: int, *, said: bool) -> None:
+        if not said:
+            self._say(f"lost: {error}")
+        self._reader.close()
+        limit = self._options.max_attempts
+        if limit is not None and attempt >= limit:
+            self._fail(SourceError(f"{error} (gave up after {attempt} attempts to reconnect)"))
+            return
+        self._quiet_since_ns = self._clock.now_ns()
+        self.state = CaptureState.RECONNECTING
+
     def _wait_before(self, attempt: int) -> bool:
-        delay_s = min(self._options.first_delay_s * BACKOFF**attempt, self._options.max_delay_s)
+        delay_s = min(self._options.first_delay_s * BACKOFF ** min(attempt, 64), self._options.max_delay_s)
         return self._clock.sleep_ns(round(delay_s * (1 + JITTER * self._uniform()) * NS_PER_S), self._stop)
 
     def _reopen(self, generation: int) -> None:
         self._reader.open()
         if not self._current(generation):
-            self._reader.close()
             return
         self.reconnects += 1
         self._quiet_since_ns = self._clock.now_ns()
@@ -207,24 +245,29 @@ class CaptureThread:
         while self._current(generation):
             frame = self._reader.read()
             if not self._current(generation):
-                break
+                return
+            if frame is None and self.state is CaptureState.STALLED:
+                raise SourceInterrupted("closed after it had gone quiet")
             if frame is None:
                 self.state = CaptureState.ENDED
                 self._notify()
-                break
-            self._quiet_since_ns = self._clock.now_ns()
+                return
+            self.state = CaptureState.RUNNING
             self._put(frame)
 
     def _put(self, frame: Frame) -> None:
         with self._lock:
-            self._delivered += 1
             if len(self._ring) >= self._capacity:
                 self._ring.popleft()
                 self._overruns += 1
             self._ring.append(frame)
         self._notify()
 
-    def _fail(self, error: SourceError) -> None:
+    def _fail(self, error: Exception) -> None:
+        if not isinstance(error, StreamfuseError):
+            failure = SourceError(f"{self._reader.stream}: {type(error).__name__}: {error}")
+            failure.__cause__ = error
+            error = failure
         self.error = error
         self.state = CaptureState.FAILED
         self._notify()
