@@ -3,6 +3,7 @@
 import json
 import threading
 from fractions import Fraction
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -709,3 +710,26 @@ def test_code_can_be_left_out() -> None:
     frame = camera.read()
     assert frame is not None
     assert read_code(frame.image, corner="bottom_left") is None
+
+
+def test_the_bundled_sample_is_what_this_renderer_makes() -> None:
+    """After a change of the looks, render it again: samples/README.md."""
+    folder = Path(str(files("streamfuse") / "samples"))
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 1_500_000
+    times = json.loads((folder / "street-times.json").read_text())
+    options = ClipOptions.model_validate(times["options"])
+    assert options == load_clip_options(Path(__file__).parents[1] / "samples" / "street.yaml")
+    for stream in ("vis", "ir"):
+        film = Film(
+            stream,  # type: ignore[arg-type]
+            scene=options.scene,
+            rig=options.rig,
+            timing=options.timing,
+            code=options.code,
+            start_s=options.start_s,
+        )
+        frames = decoded(folder / f"street-{stream}.mkv")
+        assert [stamp for stamp, _ in frames] == [Fraction(k, 25) for k in range(125)]
+        rendered = cv2.blur(film.grey(film.schedule.capture(80)), (5, 5))
+        shown = cv2.blur(frames[80][1] if stream == "vis" else frames[80][1][..., 0], (5, 5))
+        assert np.abs(rendered.astype(int) - shown).mean() < 3
