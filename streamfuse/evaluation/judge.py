@@ -54,19 +54,28 @@ class Plan:
         return (*self.fused, *self.trivial)
 
 
-def make_plan(streams: Iterable[Stream], *, unregistered: bool, trivial: bool = True) -> Plan:
-    """Name the rows. The trivial fusions take the registered infrared where there is one; where several
-    methods registered, each of theirs: `max (NAME)`."""
+def make_plan(
+    streams: Iterable[Stream], *, unregistered: bool, trivial: bool = True, infrared: Stream | None = None
+) -> Plan:
+    """Name the rows.
+
+    Args:
+        streams: what there is of each shot.
+        unregistered: see `Plan`.
+        trivial: add the trivial fusions. They take the registered infrared where there is one; where
+            several methods registered, each of theirs: `max (NAME)`.
+        infrared: the one infrared stream that went into all fusions, when it is known.
+    """
     by_role: dict[str, dict[str, Stream]] = {"fused": {}, "registered": {}, "flow": {}}
     for stream in streams:
         if stream.role in by_role:
             by_role[stream.role][stream.method] = stream
     fused, registered = by_role["fused"], by_role["registered"]
     rows: dict[str, str] = {}
-    inputs = {name: registered.get(name, IR) for name in fused}
+    inputs = {name: infrared or registered.get(name, IR) for name in fused}
     if trivial:
         rows[COPY_VISIBLE] = COPY_VISIBLE
-        sources = registered or {"": IR}
+        sources = {"": infrared} if infrared else registered or {"": IR}
         inputs[COPY_VISIBLE] = next(iter(sources.values()))
         for method, source in sources.items():
             for name in TRIVIAL_FUSIONS[1:]:
@@ -106,8 +115,11 @@ class Case:
     def fused(self, row: str) -> Picture:
         if row in self.plan.fused:
             return self.grey[self.plan.fused[row]]
-        ir = self.grey[self.plan.inputs[row]].pixels
-        return Picture(trivial_fusion(self.plan.trivial[row], ir, self.grey[VIS].pixels))
+        source = self.plan.inputs[row]
+        visible = self.grey[VIS].pixels
+        fused = trivial_fusion(self.plan.trivial[row], self.grey[source].pixels, visible)
+        valid = self.shot.valid.get(source)
+        return Picture(fused if valid is None else np.where(valid > 0, fused, visible))
 
 
 def judge(case: Case, families: Collection[Family]) -> Scores:

@@ -1,7 +1,7 @@
 """Pictures, clips and displacement fields as the metrics take them."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from streamfuse.capture.video_file import VideoFileSource
 from streamfuse.clock import RealClock
 from streamfuse.errors import DataError
 from streamfuse.evaluation.sets import VIS, Item, Stream
-from streamfuse.frame import Flow, Image8, Image16
+from streamfuse.frame import Flow, Image8, Image16, Mask
 from streamfuse.inputs import IMAGE_SUFFIXES
 from streamfuse.pictures import read_picture
 from streamfuse.registration.warp import compose, invert
@@ -34,12 +34,14 @@ class Shot:
     """One picture of every stream, uint8 (H, W) or RGB (H, W, 3), and the fields that go with it.
 
     known: where a true field says something, (H, W); None without a true field.
+    valid: masks, uint8 (H, W), 0 where a registered infrared has no picture; fused, it is the visible there.
     """
 
     name: str
     images: Mapping[Stream, Image8]
     flows: Mapping[Stream, Flow]
     known: npt.NDArray[np.bool_] | None = None
+    valid: Mapping[Stream, Mask] = field(default_factory=dict)
 
 
 def read_shot(item: Item) -> Shot:

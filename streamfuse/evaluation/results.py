@@ -13,7 +13,10 @@ from streamfuse.errors import SinkError
 from streamfuse.evaluation.judge import Scores
 from streamfuse.evaluation.samples import Sample
 from streamfuse.evaluation.sets import Kind
-from streamfuse.metrics.panel import METRICS, Family
+from streamfuse.metrics.panel import METRICS, Family, Metric
+
+BETTER_BY = 1e-3
+"""A relative gain below this is no win: it does not show in a table."""
 
 Means = dict[str, dict[Family, dict[str, float]]]
 """row -> family -> metric -> mean."""
@@ -113,18 +116,29 @@ def best_rows(means: Means, family: Family, metric: str, rows: Sequence[str]) ->
 
 
 def beaten_by_trivial(evaluation: Evaluation, family: Family) -> dict[str, dict[str, list[str]]]:
-    """Row under test -> trivial row -> the metrics in which its mean is better."""
+    """Row under test -> trivial row -> the metrics in which its mean is clearly better."""
     means = evaluation.means()
     rows = evaluation.rows(family)
     trivial = [row for row in rows if row not in evaluation.methods]
     return {
         row: {
-            other: [m for m in means[row][family] if best_rows(means, family, m, [row, other]) == {other}]
+            other: [
+                metric
+                for metric, value in means[row][family].items()
+                if _is_better(METRICS[family][metric], means[other][family].get(metric), value)
+            ]
             for other in trivial
         }
         for row in rows
         if row in evaluation.methods
     }
+
+
+def _is_better(metric: Metric, value: float | None, than: float) -> bool:
+    if value is None:
+        return False
+    gain = value - than if metric.better == "higher" else than - value
+    return gain > BETTER_BY * max(abs(value), abs(than))
 
 
 def format_value(value: float | None) -> str:

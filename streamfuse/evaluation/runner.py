@@ -2,9 +2,10 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import get_args
+from functools import partial
+from typing import Self, get_args
 
 from streamfuse.errors import ConfigError
 from streamfuse.evaluation.judge import (
@@ -33,6 +34,11 @@ SAMPLES = 6
 Progress = Callable[[str, int, int | None], None]
 """Told the set, how many items of it are judged, and how many there are (None: not known yet)."""
 Judged = tuple[str, Scores, Sample | None]
+Task = Callable[[], Judged]
+
+
+def silent(name: str, done: int, total: int | None) -> None:
+    """Progress that nobody watches."""
 
 
 def evaluate(
@@ -45,7 +51,7 @@ def evaluate(
     every: int = EVERY,
     samples: int = SAMPLES,
     jobs: int | None = None,
-    progress: Progress = lambda name, done, total: None,
+    progress: Progress = silent,
 ) -> Evaluation:
     """Judge every method of every set, and the trivial methods beside them.
 
@@ -70,11 +76,10 @@ def evaluate(
                 raise ConfigError(f"{method!r} is the name of a trivial method; call yours something else")
         materials[name] = find_material(one, frames=frames, common=common)
     results = []
-    jobs = jobs or os.cpu_count() or 1
-    with ThreadPoolExecutor(jobs, thread_name_prefix="streamfuse-eval") as pool:
+    with Judges(jobs) as judges:
         for name, material in materials.items():
             plan = make_plan(material.streams, unregistered=_is_unregistered(sets[name]), trivial=trivial)
-            run = _Run(name, material, plan, families, every, samples, pool, 2 * jobs, progress)
+            run = _Run(name, material, plan, families, every, samples, judges, progress)
             results.append(run.pictures() if material.kind == "pictures" else run.clips())
     return Evaluation(tuple(results))
 
@@ -83,6 +88,56 @@ def _is_unregistered(one: EvaluationSet) -> bool:
     if one.ir_truth is not None:
         return one.ir.resolve() != one.ir_truth.resolve()
     return one.flow_truth is not None
+
+
+def judge_shot(
+    name: str, shot: Shot, plan: Plan, families: Collection[Family], *, keep: bool = False
+) -> Judged:
+    """Score one shot, and make a sample of it when it is to be kept."""
+    case = Case(shot, plan)
+    return name, judge(case, families), make_sample(name, case) if keep else None
+
+
+class Judges:
+    """Judges shots in threads, a few ahead of the results at most: decoded frames are large."""
+
+    def __init__(self, jobs: int | None = None) -> None:
+        jobs = jobs or os.cpu_count() or 1
+        self._pool = ThreadPoolExecutor(jobs, thread_name_prefix="streamfuse-eval")
+        self._ahead = 2 * jobs
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def collect(
+        self,
+        tasks: Iterable[Task],
+        result: SetResult,
+        *,
+        total: int | None = None,
+        progress: Progress = silent,
+    ) -> list[Sample]:
+        """Run all tasks, put their scores into `result` in order, and return the samples."""
+        ahead: deque[Future[Judged]] = deque()
+        samples: list[Sample] = []
+
+        def take() -> None:
+            name, scores, sample = ahead.popleft().result()
+            result.items.append(name)
+            result.add(name, scores)
+            samples.extend([sample] if sample is not None else [])
+            progress(result.name, len(result.items), total)
+
+        for task in tasks:
+            ahead.append(self._pool.submit(task))
+            if len(ahead) > self._ahead:
+                take()
+        while ahead:
+            take()
+        return samples
 
 
 class _Run:
@@ -96,8 +151,7 @@ class _Run:
         families: Collection[Family],
         every: int,
         samples: int,
-        pool: ThreadPoolExecutor,
-        ahead: int,
+        judges: Judges,
         progress: Progress,
     ) -> None:
         self._material = material
@@ -105,8 +159,7 @@ class _Run:
         self._families = families
         self._every = every
         self._samples = samples
-        self._pool = pool
-        self._ahead = ahead
+        self._judges = judges
         self._progress = progress
         methods = dict.fromkeys((*plan.fused, *plan.registered, *plan.flows))
         self._result = SetResult(name, material.kind, tuple(methods))
@@ -116,59 +169,33 @@ class _Run:
         items = self._material.items
         shown = set(spread_indices(len(items), self._samples))
 
-        def tasks() -> Iterator[Callable[[], Judged]]:
-            for index, item in enumerate(items):
-                yield lambda item=item, keep=index in shown: self._judge(item.name, read_shot(item), keep)  # type: ignore[misc]
+        def task(item: Item, keep: bool) -> Task:
+            return lambda: judge_shot(item.name, read_shot(item), self._plan, self._families, keep=keep)
 
-        self._result.samples = tuple(self._collect(tasks(), len(items)))
+        tasks = (task(item, index in shown) for index, item in enumerate(items))
+        samples = self._judges.collect(tasks, self._result, total=len(items), progress=self._progress)
+        self._result.samples = tuple(samples)
         return self._result
 
     def clips(self) -> SetResult:
         """Judge clips: some frames as pictures, all of them for steadiness."""
         kept: list[Sample] = []
         for item in self._material.items:
-            kept += spread(self._collect(self._clip_tasks(item), None), self._samples)
+            samples = self._judges.collect(self._clip_tasks(item), self._result, progress=self._progress)
+            kept += spread(samples, self._samples)
         self._result.samples = spread(kept, self._samples)
         return self._result
 
-    def _clip_tasks(self, clip: Item) -> Iterator[Callable[[], Judged]]:
+    def _clip_tasks(self, clip: Item) -> Iterator[Task]:
         steadiness = _ClipSteadiness(self._plan) if "temporal" in self._families else None
         for number, shot in enumerate(read_clip(clip)):
             if steadiness is not None:
                 steadiness.add(Case(shot, self._plan))
             if number % self._every == 0:
-                name = f"{clip.name}/{shot.name}"
-                yield lambda name=name, shot=shot: self._judge(name, shot, self._samples > 0)  # type: ignore[misc]
+                name, keep = f"{clip.name}/{shot.name}", self._samples > 0
+                yield partial(judge_shot, name, shot, self._plan, self._families, keep=keep)
         if steadiness is not None:
             self._result.add(clip.name, steadiness.scores())
-
-    def _judge(self, name: str, shot: Shot, keep: bool) -> Judged:
-        case = Case(shot, self._plan)
-        return name, judge(case, self._families), make_sample(name, case) if keep else None
-
-    def _collect(self, tasks: Iterator[Callable[[], Judged]], total: int | None) -> list[Sample]:
-        """Run tasks in the pool, at most a few ahead of the results: decoded frames are large."""
-        ahead: deque[Future[Judged]] = deque()
-        samples: list[Sample] = []
-
-        def take() -> None:
-            name, scores, sample = ahead.popleft().result()
-            self._result.items.append(name)
-            self._result.add(name, scores)
-            samples.extend([sample] if sample is not None else [])
-            self._progress(self._result.name, len(self._result.items), total)
-
-        try:
-            for task in tasks:
-                ahead.append(self._pool.submit(task))
-                if len(ahead) > self._ahead:
-                    take()
-            while ahead:
-                take()
-        finally:
-            for future in ahead:
-                future.cancel()
-        return samples
 
 
 class _ClipSteadiness:
