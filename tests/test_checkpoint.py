@@ -104,7 +104,7 @@ def test_tensors_can_be_written_to(tmp_path: Path) -> None:
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
 @pytest.mark.parametrize("container", ["plain", "jittor"])
 def test_pickled_arrays(tmp_path: Path, protocol: int, container: str) -> None:
-    arrays = {
+    arrays: dict[str, np.ndarray[Any, Any]] = {
         "weight": np.arange(12, dtype=np.float32).reshape(3, 4),
         "fortran": np.asfortranarray(np.arange(6, dtype=np.float64).reshape(2, 3)),
         "strided": np.arange(10, dtype=np.int16)[::3],
@@ -154,7 +154,7 @@ def test_a_pickled_data_parallel_module(tmp_path: Path) -> None:
 def test_training_checkpoints_are_looked_into(tmp_path: Path, key: str) -> None:
     module = small_module()
     optimizer = torch.optim.Adam(module.parameters())
-    module.conv(torch.rand(1, 1, 4, 4)).sum().backward()  # type: ignore[operator, union-attr]
+    module.conv(torch.rand(1, 1, 4, 4)).sum().backward()  # type: ignore[operator]
     optimizer.step()
     content = {
         "epoch": 3,

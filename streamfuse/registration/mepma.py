@@ -33,6 +33,9 @@ EDGE_SIGMA = 1.5
 MIN_EDGE_PRODUCT = (0.1 / 255) ** 2
 """Mean product of gradients: below a tenth of a grey level per pixel in both there are no edges."""
 
+WHOLLY_VALID = 0.999
+"""Share of the bilinear weight on valid infrared: all of it, up to rounding."""
+
 logger = logging.getLogger(__name__)
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -131,7 +134,7 @@ class MepmaModel:
         mask = inside(flow)
         if valid is not None:
             where = torch.from_numpy(np.ascontiguousarray(valid)).to(self._device)[None, None]
-            mask = mask & (warp(where.float(), flow) >= 255)
+            mask = mask & (warp((where > 0).float(), flow) > WHOLLY_VALID)
         agreement = edge_agreement(warp(ir, flow), vis, mask)
         if agreement is None or not torch.isfinite(flow).all():
             reason = "the pictures have no edges to match" if agreement is None else "the field is not finite"
