@@ -3,10 +3,13 @@
 Problem. A per-frame stretch jumps whenever something hot enters: every other pixel changes its grey level,
 fusion pumps, temporal differences are full of nothing. Design. Each frame proposes a tone curve from its own
 histogram; the curve in use follows the proposal, but only so far that neither a pixel, on average, nor the
-mean of the frame moves by more than `max_step` grey levels. Trade-off. After a sudden change the view takes a
-few seconds to settle; only when most of the picture could not be seen meanwhile (a shutter opened, the gain
-was switched) it jumps.
+mean of the frame moves by more than `max_step` grey levels. Where the scene alone moves the mean further
+(something hot appears from one frame to the next), the whole curve is shifted against it. Trade-off. After a
+sudden change the view takes a few seconds to settle; only when most of the picture could not be seen
+meanwhile (a shutter opened, the gain was switched) it jumps.
 """
+
+import math
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +30,8 @@ FOLLOW = 0.2
 frames."""
 AIM = 0.95
 """The step is aimed at a little inside its limit, because the view is rounded to whole grey levels."""
+SHIFT_HALVINGS = 12
+"""Of 255 grey levels: a shift is found to a sixteenth of one."""
 BLIND_SHARE = 0.5
 """With more of the picture than this in pure black and white the curve in use is of no use."""
 
@@ -44,6 +49,15 @@ class Agc:
         self._mean = 0.0
         self._lut = np.zeros(LEVELS, np.uint8)
 
+    @property
+    def limits(self) -> tuple[int, int] | None:
+        """The counts shown as black and as white by the curve in use; None before the first frame."""
+        if self._curve is None:
+            return None
+        black = int(np.searchsorted(self._lut, 0, side="right")) - 1
+        white = int(np.searchsorted(self._lut, WHITE, side="left"))
+        return max(black, 0), min(white, LEVELS - 1)
+
     def reset(self) -> None:
         """Begin anew with the next frame (another camera, another picture size)."""
         self._curve = None
@@ -58,7 +72,9 @@ class Agc:
             self._curve = wanted
         else:
             share = self._share(self._curve[levels], wanted[levels], weights)
-            self._curve = self._curve + share * (wanted - self._curve)
+            followed = self._curve + share * (wanted - self._curve)
+            self._curve = followed + self._shift(followed[levels], weights)
+            np.clip(self._curve, 0, WHITE, out=self._curve)
         np.rint(self._curve, out=self._lut, casting="unsafe")
         self._mean = float(np.sum(weights * self._lut[levels]))
         return np.asarray(np.take(self._lut, raw))
@@ -77,6 +93,21 @@ class Agc:
             share = min(share, max(0.0, room / abs(pull)))
         return np.float32(share)
 
+    def _shift(self, shown: Curve, weights: Weights) -> np.float32:
+        """What to add to a curve, given at the levels of the frame, so that the mean moves by one step."""
+        drift = _mean(shown, weights) - self._mean
+        if abs(drift) <= self._options.max_step:
+            return np.float32(0)
+        wanted = self._mean + math.copysign(AIM * self._options.max_step, drift)
+        low, high = -float(WHITE), float(WHITE)
+        for _ in range(SHIFT_HALVINGS):
+            middle = (low + high) / 2
+            if _mean(shown + np.float32(middle), weights) > wanted:
+                high = middle
+            else:
+                low = middle
+        return np.float32(low if drift > 0 else high)
+
     def _propose(self, histogram: Counts) -> Curve:
         cumulated = np.cumsum(histogram)
         total = cumulated[-1]
@@ -88,6 +119,10 @@ class Agc:
         levels = np.arange(LEVELS, dtype=np.float32)
         ramp = (levels - np.float32(middle - span / 2)) * np.float32(WHITE / span)
         return np.asarray(np.clip(ramp, 0, WHITE), np.float32)
+
+
+def _mean(shown: Curve, weights: Weights) -> float:
+    return float(np.sum(weights * np.rint(np.clip(shown, 0, WHITE))))
 
 
 def _blind(shown: Curve, weights: Weights) -> bool:
