@@ -15,7 +15,6 @@ from pydantic import ValidationError
 
 from streamfuse.frame import STREAMS, DropCause, Frame, FramePair, Stream
 from streamfuse.pairing.matcher import Matcher
-from streamfuse.pairing.offline import pair_offline
 from streamfuse.pairing.options import PairingOptions
 
 MS = 1_000_000
@@ -39,6 +38,19 @@ def frame(
 
 def frames(stream: Stream, stamps_ms: Iterable[float]) -> list[Frame]:
     return [frame(stream, t, seq=i) for i, t in enumerate(stamps_ms)]
+
+
+def pair_offline(ir: Iterator[Frame], vis: Iterator[Frame], matcher: Matcher) -> Iterator[FramePair]:
+    """Read two streams only as far as the matcher needs to decide."""
+    streams: dict[Stream, Iterator[Frame]] = {"ir": ir, "vis": vis}
+    while (wanted := matcher.wants()) is not None:
+        following = next(streams[wanted], None)
+        if following is None:
+            matcher.end(wanted)
+        else:
+            matcher.push(following)
+        yield from matcher.poll()
+    yield from matcher.flush()
 
 
 def timeline(ir: str, vis: str) -> tuple[list[float], list[float]]:
