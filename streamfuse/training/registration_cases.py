@@ -7,18 +7,39 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from streamfuse.errors import DataError
 from streamfuse.frame import Image8, Registration
+from streamfuse.nn.live_registration import LiveConfig
+from streamfuse.registration.live import positions, stage_fit
 from streamfuse.registration.registrar import Registrar
 from streamfuse.registration.working import pixel_grid, sample
 from streamfuse.training.data import Pair, read_grey
-from streamfuse.training.deform import Field, compose, invert, mepma_field
+from streamfuse.training.deform import (
+    DeformationRange,
+    Field,
+    compose,
+    invert,
+    mepma_field,
+    random_field,
+)
 
 CASE_SHAPE = (304, 400)
 """Size of the pictures of ME-PMA's set."""
 CASE_SEED = 20240607
 """Fixed: the same pairs are always judged by the same deformations."""
+
+SMOOTH = DeformationRange(
+    rotation_deg=2.0,
+    translation=0.02,
+    scale=0.02,
+    shear=0.01,
+    perspective=0.0,
+    elastic=2.0,
+    elastic_sigma=(32.0, 32.0),
+)
+"""As strong as ME-PMA's set, without its roughness."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,20 +61,25 @@ def stretched(pair: Pair) -> Pair:
     return Pair(pair.name, ir, vis)
 
 
-def make_cases(pairs: Sequence[Pair]) -> list[Case]:
-    """Pairs deformed like ME-PMA's set, black where nothing was seen."""
+def make_cases(pairs: Sequence[Pair], *, smooth: bool = False) -> list[Case]:
+    """Pairs deformed like ME-PMA's set, black where nothing was seen.
+
+    That set's elastic part jumps by 0.2 px from pixel to pixel. smooth: of the same size and correlation
+    length, but differentiable, as what lenses and parallax do mostly is.
+    """
     cases = []
     for number, pair in enumerate(map(stretched, pairs)):
-        field = mepma_field(CASE_SHAPE, np.random.default_rng([CASE_SEED, number]))
+        rng = np.random.default_rng([CASE_SEED, number])
+        field = random_field(CASE_SHAPE, rng, SMOOTH) if smooth else mepma_field(CASE_SHAPE, rng)
         moved = sample(pair.ir, pixel_grid(CASE_SHAPE) + field, border=cv2.BORDER_CONSTANT)
         cases.append(Case(pair.name, np.asarray(moved, np.uint8), pair.vis, invert(field)))
     return cases
 
 
-def same_modality(pairs: Sequence[Pair]) -> list[Case]:
-    """The infrared against its own deformed copy."""
+def same_modality(pairs: Sequence[Pair], *, smooth: bool) -> list[Case]:
+    """The infrared against its own deformed copy; `smooth`: by a field without roughness at pixel scale."""
     doubled = [Pair(p.name, p.ir, p.ir) for p in pairs]
-    return make_cases(doubled)
+    return make_cases(doubled, smooth=smooth)
 
 
 def warp_truth(folder: Path) -> list[Case]:
@@ -92,6 +118,16 @@ def affine_part(field: Field) -> Field:
     columns = np.concatenate([pixel_grid(shape), np.ones((*shape, 1), np.float32)], axis=-1).reshape(-1, 3)
     best = np.linalg.lstsq(columns, field.reshape(-1, 2), rcond=None)[0]
     return np.asarray((columns @ best).reshape(field.shape), np.float32)
+
+
+def spline_part(field: Field) -> Field:
+    """The spline surface nearest to a field: what a perfect registrar of this make would find."""
+    config = LiveConfig().fine
+    shape = (field.shape[0], field.shape[1])
+    fitter = stage_fit(shape, config)
+    at_cells = torch.from_numpy(sample(field, positions(shape, config))).permute(2, 0, 1)[None]
+    dense = fitter.dense(fitter.project(at_cells), torch.arange(shape[0]), torch.arange(shape[1]))
+    return np.asarray(dense[0].permute(1, 2, 0).numpy(), np.float32)
 
 
 def shifted_expectation(own: Field, applied: Field) -> Field:
