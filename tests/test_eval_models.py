@@ -89,7 +89,7 @@ def test_all_fusers_get_the_same_infrared(pair: Pair, infrared: str) -> None:
     for ours, trivial in (("ours", "max"), ("mean", "average")):
         for metric in ("SD", "SSIM", "VIF_std"):
             value = means[trivial]["fusion"][metric]
-            assert means[ours]["fusion"][metric] == pytest.approx(value, rel=0.03)
+            assert means[ours]["fusion"][metric] == pytest.approx(value, rel=0.06)
     if infrared == "truth":
         assert means["copy-ir"]["fusion"]["SSIM_ir"] == pytest.approx(1)
         assert len(beaten_by_trivial(evaluation, "fusion")["ours"]["max"]) <= 3, "they are the same fusion"
