@@ -199,6 +199,12 @@ def test_a_path_needs_none(tmp_path: Path) -> None:
     assert find_weights(path).provenance == {}
 
 
+def test_a_json_file_beside_a_foreign_checkpoint_is_none_of_ours(tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(1)}, tmp_path / "best.pth")
+    (tmp_path / "best.json").write_text('{"learning_rate": 1e-4}')
+    assert find_weights(tmp_path / "best.pth").provenance == {}
+
+
 def test_a_wrong_checksum_is_an_error(tmp_path: Path) -> None:
     path = small(tmp_path / "a.safetensors")
     data = bytearray(path.read_bytes())

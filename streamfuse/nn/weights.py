@@ -68,7 +68,8 @@ def find_weights(name_or_path: str | Path) -> WeightsFile:
         raise WeightsError(f"{path}: its provenance record {record.name} is missing")
     data = path.read_bytes()
     sha256 = hashlib.sha256(data).hexdigest()
-    provenance = _read_provenance(record) if record.is_file() else {}
+    # A .json beside a checkpoint of another program is that program's.
+    provenance = _read_provenance(record) if path.suffix == SUFFIX and record.is_file() else {}
     if provenance and provenance["sha256"] != sha256:
         raise WeightsError(
             f"{path}: wrong checksum, the file is damaged or not the one that {record.name} describes "
