@@ -178,9 +178,10 @@ def test_half_floats_need_a_gpu(weights: str) -> None:
         MepmaModel(MepmaOptions(weights=weights, precision="fp16"), device="cpu")
 
 
-def test_a_device_that_is_not_there(weights: str) -> None:
-    with pytest.raises(ConfigError, match="cannot use the device 'cuda:99'"):
-        MepmaModel(MepmaOptions(weights=weights), device="cuda:99")
+@pytest.mark.parametrize("device", ["cuda:99", "toaster"])
+def test_a_device_that_is_not_there(weights: str, device: str) -> None:
+    with pytest.raises(ConfigError, match=f"cannot use the device '{device}'"):
+        MepmaModel(MepmaOptions(weights=weights), device=device)
 
 
 @pytest.mark.parametrize("native", [True, False])

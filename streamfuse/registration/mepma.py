@@ -62,17 +62,18 @@ class MepmaModel:
     Options: ClassVar[type[Options]] = MepmaOptions
 
     def __init__(self, options: MepmaOptions, *, device: str = "cpu") -> None:
-        self._device = torch.device(device)
-        if options.precision == "fp16" and self._device.type != "cuda":
+        kind = device.partition(":")[0]
+        if options.precision == "fp16" and kind != "cuda":
             raise ConfigError(f"mepma.precision: fp16 needs a CUDA device, not {device!r}; use bf16 or fp32")
-        if options.precision == "bf16" and self._device.type == "cpu" and not _cpu_computes_bf16():
+        if options.precision == "bf16" and kind == "cpu" and not _cpu_computes_bf16():
             logger.warning(
                 "this CPU has no bfloat16 arithmetic: mepma will be several times slower than fp32"
             )
-        self._dtype = _DTYPES[options.precision]
         network = load_model(MEPMA.NAME, weights=options.weights, device=device)
         assert isinstance(network, MEPMA)
         self._network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._device = torch.device(device)
+        self._dtype = _DTYPES[options.precision]
 
     def register(
         self, ir: Image8, vis: Image8, *, valid: Mask | None = None, prior: Registration | None = None
