@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from streamfuse.config import parse_config
 from streamfuse.errors import DataError
 from streamfuse.frame import FusedFrame, Image8, Image16
@@ -26,6 +28,8 @@ def fuse_pair(
     Raises:
         DataError: an array has another shape or type. ConfigError: a setting is wrong.
     """
+    _check("ir", ir, deep=True)
+    _check("vis", vis, deep=False)
     tree: dict[str, Any] = dict(settings or {})
     tree["worker"] = {**(tree.get("worker") or {}), "temporal": False}
     tree["sources"] = {
@@ -36,3 +40,14 @@ def fuse_pair(
     if not frames:
         raise DataError("the pictures gave no fused frame")
     return frames[0]
+
+
+def _check(name: str, image: object, *, deep: bool) -> None:
+    """Raise DataError unless `image` is a picture; `deep`: 16-bit grey is one, too."""
+    if isinstance(image, np.ndarray) and image.size:
+        grey, colour = image.ndim == 2, image.ndim == 3 and image.shape[2] == 3
+        if (image.dtype == np.uint8 and (grey or colour)) or (deep and image.dtype == np.uint16 and grey):
+            return
+    got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+    wanted = "uint8 (H, W) or (H, W, 3) RGB" + (", or uint16 (H, W)" if deep else "")
+    raise DataError(f"{name}: must be {wanted}; got {got}")

@@ -243,8 +243,10 @@ def describe_validation_error(
             yield f"{key}: unknown option{_did_you_mean(location[-1], names)} (known: {', '.join(names)})"
         elif item["type"] == "missing":
             yield f"{key}: missing"
+        elif item["type"] == "value_error" and isinstance(item["input"], Mapping):
+            yield f"{key}: {item['msg'].removeprefix('Value error, ')}"
         else:
-            yield f"{key}: {item['msg']}, got {item['input']!r:.60}"
+            yield f"{key}: {item['msg'].removeprefix('Value error, ')}, got {item['input']!r:.60}"
 
 
 def _field_names(model: type[Options], location: Sequence[str]) -> list[str]:

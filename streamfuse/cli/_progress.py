@@ -128,7 +128,7 @@ def frame_progress(pipeline: Pipeline, *, each: Callable[[FusedFrame], None] | N
                 total = pipeline.infos["vis"].frame_count
                 progress.update(bar, total=total)
                 if advice := slow_advice(frame, total):
-                    progress.console.print(advice, highlight=False, markup=False)
+                    progress.console.print(advice, highlight=False, markup=False, soft_wrap=True)
             progress.advance(bar)
             if each is not None:
                 each(frame)

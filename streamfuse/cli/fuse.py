@@ -84,8 +84,13 @@ def _fuse_one(args: argparse.Namespace, job: Any, settings: dict[str, Any]) -> i
     print_report(report)
     if args.report:
         write_report(report, args.report)
+    if pipeline.failed_sinks:
+        return 1
+    if not report.frames_out:
+        print(f"{args.out}: not written, no frame could be fused", file=sys.stderr)
+        return 1
     print(f"  written: {args.out}")
-    return 1 if pipeline.failed_sinks else 0
+    return 0
 
 
 def _output(path: str, *, picture: str) -> dict[str, Any]:
@@ -131,12 +136,10 @@ def _fuse_many(args: argparse.Namespace, inputs: Any, settings: dict[str, Any]) 
             progress.advance(bar)
             if outcome.error:
                 failed.append(outcome)
-                progress.console.print(
-                    f"{outcome.name}: FAILED: {outcome.error}", highlight=False, markup=False
-                )
+                text = f"{outcome.name}: FAILED: {outcome.error}"
             else:
                 speed = f" at {outcome.fps:.1f} fps" if outcome.fps else ""
                 text = f"{outcome.name}: {outcome.frames} frames{speed}"
-                progress.console.print(text, highlight=False, markup=False)
+            progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
     print(f"{len(tasks) - len(failed)} done, {done} finished before, {len(failed)} failed; in {out}")
     return 1 if failed else 0
