@@ -45,6 +45,11 @@ class CellSums:
             self.ir_energy + other.ir_energy,
         )
 
+    def scaled(self, factor: float) -> "CellSums":
+        """All sums times a factor: 1 / frames makes them comparable to one frame's."""
+        by = np.float32(factor)
+        return CellSums(self.cell, self.radius, self.cross * by, self.vis_energy * by, self.ir_energy * by)
+
 
 @dataclass(frozen=True, slots=True)
 class BlockScores:

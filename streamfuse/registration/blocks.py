@@ -22,12 +22,12 @@ from streamfuse.frame import Image8, Mask, Registration, Status
 from streamfuse.registration.block_match import block_scores, correlate_cells
 from streamfuse.registration.gradient_maps import gradient_maps, reduced, working_size
 from streamfuse.registration.smooth_fit import (
-    affine_basis,
-    affine_matrix,
     agreement,
     attract,
+    design_matrix,
     likelihoods,
     polish,
+    step_matrix,
 )
 from streamfuse.registration.warp import nearest_affine
 from streamfuse.registry import Options
@@ -51,11 +51,10 @@ WINDOWS = (6.0, 4.0, 3.0, 2.0, 1.5, 1.0)
 """Widths of the fitting window, map pixels, from the whole reach to the width of a correlation peak."""
 NEAR_WINDOWS = (3.0, 2.0, 1.5, 1.0)
 POLISH_STEPS = 3
-SHIFT_PRECISION = 1e-3
-"""The shift is free but for blank pictures, where something has to decide."""
-SLOPE_PRECISION = 20.0
-"""Rotation, scale and shear rest on few blocks when texture is one-sided: they stay near the start unless
-about this much information (1 / map pixel^2, at the picture's side) says otherwise. Tuned with the above on
+PRECISION = np.array([1e-3, 1e-3, 20.0, 20.0, 20.0, 20.0])
+"""Of the coefficients before anything was seen. The shift is free, but for pictures without texture.
+Rotation, scale and shear rest on few blocks when texture is one-sided: they stay near the start unless about
+this much information (1 / map pixel^2, at the picture's side) says otherwise. Tuned with the above on
 RoadScene training pairs; 5 to 50 differ little."""
 MIN_SIDE = 48
 """Pixels: smaller pictures do not hold the blocks that a fit needs."""
@@ -155,15 +154,14 @@ class _Pair:
             return Match(start, 0.0, coverage)
         map_size = (vis_maps.shape[1], vis_maps.shape[0])
         likelihood = likelihoods(scores)
-        basis = affine_basis(scores.x, scores.y, map_size)
-        precision = np.array([SHIFT_PRECISION, SLOPE_PRECISION, SLOPE_PRECISION])
-        found = attract(likelihood, basis, precision, start=np.zeros((3, 2)), windows=windows)
-        found = polish(scores, basis, precision, start=found, iterations=POLISH_STEPS)
+        design = design_matrix(scores.x, scores.y, map_size, model="affine")
+        found = attract(likelihood, design, PRECISION, windows=windows)
+        found = polish(scores, design, PRECISION, found, iterations=POLISH_STEPS)
 
         halved = (map_size[0] << halvings, map_size[1] << halvings)
         to_map = resize_matrix(map_size, halved) @ self._to_working
-        step = np.linalg.inv(to_map) @ affine_matrix(found, map_size) @ to_map
-        return Match(start @ step, agreement(likelihood, basis @ found), coverage)
+        step = np.linalg.inv(to_map) @ step_matrix(found, map_size) @ to_map
+        return Match(start @ step, agreement(likelihood, design @ found), coverage)
 
     def _started(self, start: Matrix) -> tuple[Image8, Mask | None]:
         """The infrared pulled through `start`, and where it holds."""

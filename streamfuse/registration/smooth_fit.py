@@ -17,13 +17,17 @@ locking); the parabolas through the scores themselves do not.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from streamfuse.registration.block_match import BlockScores, FloatArray
+from streamfuse.sampling import Matrix
 
 Array = npt.NDArray[np.float64]
+Model = Literal["affine", "homography"]
+COEFFICIENTS: dict[Model, int] = {"affine": 6, "homography": 8}
 
 TEMPERATURE = 0.03
 """Score difference that makes a displacement e times less likely: the scatter of cross-modal block NCC."""
@@ -102,67 +106,84 @@ def observe(likelihood: FloatArray, predicted: Array, window: float) -> Observat
     )
 
 
-def attract(
-    likelihood: FloatArray, basis: Array, precision: Array, *, start: Array, windows: tuple[float, ...]
-) -> Array:
-    """First stage: fit displacement = basis @ coefficients to the likelihoods of all blocks.
+def attract(likelihood: FloatArray, design: Array, precision: Array, *, windows: tuple[float, ...]) -> Array:
+    """First stage: fit displacement = design @ coefficients to the likelihoods of all blocks, from 0.
 
     Args:
         likelihood: float32 (B, D, D), see `likelihoods`.
-        basis: float64 (B, K), the field's basis functions at the block centres.
+        design: float64 (B, 2, K), what each coefficient moves each block by, (dx, dy) in map pixels.
         precision: float64 (K,), prior precision of each coefficient around 0, in 1 / map pixel^2.
-        start: float64 (K, 2), coefficients to start from.
         windows: width of the Gaussian window in each iteration, map pixels.
 
     Returns:
-        Coefficients float64 (K, 2) for (dx, dy).
+        Coefficients, float64 (K,).
     """
-    coefficients = start
+    coefficients = np.zeros(design.shape[2])
     for window in windows:
-        seen = observe(likelihood, basis @ coefficients, window)
-        coefficients = coefficients + _step(basis, seen, precision, coefficients)
+        seen = observe(likelihood, design @ coefficients, window)
+        coefficients = coefficients + _step(design, seen, precision, coefficients)
     return coefficients
 
 
-def polish(scores: BlockScores, basis: Array, precision: Array, *, start: Array, iterations: int) -> Array:
-    """Second stage: sub-pixel ascent of the summed scores; arguments and result as in `attract`.
+def polish(scores: BlockScores, design: Array, precision: Array, start: Array, *, iterations: int) -> Array:
+    """Second stage: sub-pixel ascent of the summed scores from `start`; the rest as in `attract`.
 
     The precision is that of the likelihoods, so it counts times the temperature here.
     """
-    surface, reach = scores.score, scores.radius
-    block = np.arange(len(surface))
-    best = surface.max(axis=(1, 2))
     coefficients = start
     for _ in range(iterations):
-        predicted = basis @ coefficients
-        nearest: Array = np.clip(np.rint(predicted), 1 - reach, reach - 1)
-        column, row = (nearest + reach).astype(np.intp).T
-        near_x, near_y = (predicted - nearest).T
-
-        centre = surface[block, row, column].astype(np.float64)
-        left, right = surface[block, row, column - 1], surface[block, row, column + 1]
-        above, below = surface[block, row - 1, column], surface[block, row + 1, column]
-        bend_xx, bend_yy = left + right - 2 * centre, above + below - 2 * centre
-        bend_xy = (
-            surface[block, row + 1, column + 1]
-            + surface[block, row - 1, column - 1]
-            - surface[block, row - 1, column + 1]
-            - surface[block, row + 1, column - 1]
-        ) / 4.0
-        slope_x = (right - left) / 2 + bend_xx * near_x + bend_xy * near_y
-        slope_y = (below - above) / 2 + bend_xy * near_x + bend_yy * near_y
-
-        # |eigenvalues| of the curvature: ascent also where the surface is not (yet) concave.
-        major, minor, cos, sin = _eigen(-bend_xx, -bend_xy, -bend_yy)
-        major, minor = np.abs(major) + MIN_CURVATURE, np.abs(minor) + MIN_CURVATURE
-        trust = scores.weight * np.exp((centre - best) / SCORE_TOLERANCE)
-        trust = np.where(np.abs(predicted).max(axis=1) <= reach, trust, 0)
-        seen = Observations(
-            np.stack([trust * slope_x, trust * slope_y], axis=1),
-            trust[:, None] * _recomposed(major, minor, cos, sin),
-        )
-        coefficients = coefficients + _step(basis, seen, precision * TEMPERATURE, coefficients)
+        seen = _climb(scores, design @ coefficients)
+        coefficients = coefficients + _step(design, seen, precision * TEMPERATURE, coefficients)
     return coefficients
+
+
+def _climb(scores: BlockScores, predicted: Array) -> Observations:
+    """Slope (as pull) and curvature (as information) of each block's score at its prediction."""
+    surface, reach = scores.score, scores.radius
+    block = np.arange(len(surface))
+    nearest = np.clip(np.rint(predicted), 1 - reach, reach - 1)
+    column, row = (nearest + reach).astype(np.intp).T
+    near_x, near_y = (predicted - nearest).T
+
+    centre = surface[block, row, column].astype(np.float64)
+    left, right = surface[block, row, column - 1], surface[block, row, column + 1]
+    above, below = surface[block, row - 1, column], surface[block, row + 1, column]
+    bend_xx, bend_yy = left + right - 2 * centre, above + below - 2 * centre
+    bend_xy = (
+        surface[block, row + 1, column + 1]
+        + surface[block, row - 1, column - 1]
+        - surface[block, row - 1, column + 1]
+        - surface[block, row + 1, column - 1]
+    ) / 4.0
+    slope_x = (right - left) / 2 + bend_xx * near_x + bend_xy * near_y
+    slope_y = (below - above) / 2 + bend_xy * near_x + bend_yy * near_y
+
+    # |eigenvalues| of the curvature: ascent also where the surface is not (yet) concave.
+    major, minor, cos, sin = _eigen(-bend_xx, -bend_xy, -bend_yy)
+    major, minor = np.abs(major) + MIN_CURVATURE, np.abs(minor) + MIN_CURVATURE
+    trust = scores.weight * np.exp((centre - surface.max(axis=(1, 2))) / SCORE_TOLERANCE)
+    trust = np.where(np.abs(predicted).max(axis=1) <= reach, trust, 0)
+    return Observations(
+        np.stack([trust * slope_x, trust * slope_y], axis=1),
+        trust[:, None] * _recomposed(major, minor, cos, sin),
+    )
+
+
+def peaks(scores: BlockScores) -> Array:
+    """The displacement of each block's best score, to a fraction of a map pixel: float64 (B, 2)."""
+    surface, reach = scores.score, scores.radius
+    block = np.arange(len(surface))
+    best = surface.reshape(len(surface), -1).argmax(axis=1)
+    row, column = (np.clip(i, 1, 2 * reach - 1) for i in np.divmod(best, 2 * reach + 1))
+    centre = surface[block, row, column].astype(np.float64)
+
+    def vertex(before: FloatArray, after: FloatArray) -> Array:
+        bend = np.minimum(before + after - 2 * centre, -MIN_CURVATURE)
+        return np.clip((before - after) / (2 * bend), -0.5, 0.5)
+
+    dx = vertex(surface[block, row, column - 1], surface[block, row, column + 1])
+    dy = vertex(surface[block, row - 1, column], surface[block, row + 1, column])
+    return np.asarray(np.stack([column + dx, row + dy], axis=1) - reach, np.float64)
 
 
 def agreement(likelihood: FloatArray, predicted: Array) -> float:
@@ -184,19 +205,13 @@ def agreement(likelihood: FloatArray, predicted: Array) -> float:
     return float(np.mean(near[textured] / (near + far)[textured])) if textured.any() else 0.0
 
 
-def _step(basis: Array, seen: Observations, precision: Array, coefficients: Array) -> Array:
-    """Solve the 2K x 2K normal equations of one weighted least-squares step."""
-    size = basis.shape[1]
-    xx, xy, yy = seen.information.T
-    normal = np.empty((2 * size, 2 * size))
-    normal[:size, :size] = (basis * xx[:, None]).T @ basis
-    normal[size:, size:] = (basis * yy[:, None]).T @ basis
-    normal[:size, size:] = (basis * xy[:, None]).T @ basis
-    normal[size:, :size] = normal[:size, size:].T
-    prior = np.tile(precision, 2)
-    normal[np.diag_indices(2 * size)] += prior
-    right = (basis.T @ seen.pull).T.ravel() - prior * coefficients.T.ravel()
-    return np.asarray(np.linalg.solve(normal, right).reshape(2, size).T, np.float64)
+def _step(design: Array, seen: Observations, precision: Array, coefficients: Array) -> Array:
+    """One step of weighted least squares towards all observations and the prior."""
+    xx, xy, yy = seen.information.T[:, :, None]
+    move_x, move_y = design[:, 0], design[:, 1]
+    normal = move_x.T @ (xx * move_x + xy * move_y) + move_y.T @ (xy * move_x + yy * move_y)
+    right = move_x.T @ seen.pull[:, 0] + move_y.T @ seen.pull[:, 1] - precision * coefficients
+    return np.asarray(np.linalg.solve(normal + np.diag(precision), right), np.float64)
 
 
 def _eigen(xx: Array, xy: Array, yy: Array) -> tuple[Array, Array, Array, Array]:
@@ -219,21 +234,36 @@ def _recomposed(major: Array, minor: Array, cos: Array, sin: Array) -> Array:
     )
 
 
-def affine_basis(x: Array, y: Array, size: tuple[int, int]) -> Array:
-    """(1, x, y) of points in map pixels, centred and scaled by half the width: float64 (N, 3).
+def design_matrix(x: Array, y: Array, size: tuple[int, int], *, model: Model) -> Array:
+    """What each coefficient of a model moves points at (x, y) by: float64 (N, 2, 6 or 8).
 
-    A coefficient is then a displacement in map pixels, at the centre or gained on the way to the side.
+    Coefficients are displacements in map pixels: of the centre (dx, dy), then gained over half the width to
+    the right (dx, dy) and down (dx, dy), then, for a homography, by perspective to the right and down. It
+    is the homography's tangent at the identity: exact for small steps, which is what iterations make.
     """
     width, height = size
-    half = width / 2
-    return np.stack([np.ones_like(x), (x - (width - 1) / 2) / half, (y - (height - 1) / 2) / half], axis=1)
+    u, v = (x - (width - 1) / 2) / (width / 2), (y - (height - 1) / 2) / (width / 2)
+    design = np.zeros((len(x), 2, COEFFICIENTS[model]))
+    for axis in (0, 1):
+        design[:, axis, axis], design[:, axis, 2 + axis], design[:, axis, 4 + axis] = 1, u, v
+    if model == "homography":
+        design[:, 0, 6], design[:, 1, 6] = u * u, u * v
+        design[:, 0, 7], design[:, 1, 7] = u * v, v * v
+    return design
 
 
-def affine_matrix(coefficients: Array, size: tuple[int, int]) -> Array:
-    """The 3 x 3 pull matrix p -> p + displacement(p) of coefficients over `affine_basis`."""
+def step_matrix(coefficients: Array, size: tuple[int, int]) -> Matrix:
+    """The pull matrix p -> p + displacement(p), float64 (3, 3), of coefficients over `design_matrix`."""
     width, height = size
-    matrix = np.eye(3)
-    matrix[:2, :2] += coefficients[1:3].T * (2 / width)
-    centre = np.array([(width - 1) / 2, (height - 1) / 2])
-    matrix[:2, 2] = coefficients[0] - (matrix[:2, :2] - np.eye(2)) @ centre
-    return matrix
+    half = width / 2
+    normalised = np.array(
+        [[1 / half, 0, (1 - width) / width], [0, 1 / half, (1 - height) / width], [0, 0, 1.0]]
+    )
+    step = np.eye(3)
+    step[:2, 2] = coefficients[:2] / half
+    step[:2, 0] += coefficients[2:4] / half
+    step[:2, 1] += coefficients[4:6] / half
+    if len(coefficients) == COEFFICIENTS["homography"]:
+        step[2, :2] = -coefficients[6:8] / half
+    matrix = np.linalg.inv(normalised) @ step @ normalised
+    return np.asarray(matrix / matrix[2, 2], np.float64)
