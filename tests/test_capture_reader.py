@@ -378,6 +378,13 @@ def test_what_the_source_lost_is_counted_over_reconnects() -> None:
     source = reader([raw(0)], [raw(0)], live=True)
     source._source.drops[DropCause.CORRUPT] += 2  # type: ignore[attr-defined]
     assert source.drops == {DropCause.CORRUPT: 2}
+    source.close()
+    source.open()
+    source._source.drops[DropCause.CORRUPT] += 1  # type: ignore[attr-defined]
+    assert source.drops == {DropCause.CORRUPT: 3}
+    source.renew()
+    source._source.drops[DropCause.OVERRUN] += 1  # type: ignore[attr-defined]
+    assert source.drops == {DropCause.CORRUPT: 3, DropCause.OVERRUN: 1}
 
 
 def test_a_read_that_comes_back_after_it_was_given_up_changes_nothing() -> None:

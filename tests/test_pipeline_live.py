@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import media
 import numpy as np
 import pytest
-from faults import HEIGHT, WIDTH, Camera, FaultySinkOptions, SlowSink, picture
+from faults import HEIGHT, WIDTH, Camera, FaultySinkOptions, SlowSink, SoundSource, picture
 from rtsp import RtspServer
 
 from streamfuse.capture import SOURCES
@@ -37,6 +37,7 @@ FAULTY_SOURCES = {
     "repeating": "faults:RepeatingSource",
     "changing": "faults:ResolutionChangeSource",
     "corrupt": "faults:CorruptSource",
+    "deaf": "test_pipeline_live:DeafSource",
 }
 FAULTY_SINKS = {
     "slow": "faults:SlowSink",
@@ -44,6 +45,14 @@ FAULTY_SINKS = {
     "no-space": "faults:NoSpaceSink",
     "window": "test_pipeline_live:WindowSink",
 }
+
+
+class DeafSource(SoundSource):
+    """Its `close` hangs, as that of some drivers does."""
+
+    def close(self) -> None:
+        self._camera.hanging.set()
+        self._camera.release.wait()
 
 
 class WindowSink(SlowSink):
@@ -268,6 +277,14 @@ def test_a_camera_that_never_comes_back_ends_the_run_after_the_last_attempt() ->
     with pytest.raises(SourceError, match=r"404.*gave up after 3 attempts"):
         pipeline.run()
     assert_sound(pipeline.report())
+
+
+def test_a_camera_whose_close_hangs_does_not_hold_up_the_end() -> None:
+    deaf = camera("deaf", frames=ENDLESS)
+    report = make(deaf, camera(frames=30)).run()
+    assert_sound(report)
+    assert deaf["camera"].hanging.is_set()
+    deaf["camera"].release.set()
 
 
 def test_a_source_that_cannot_be_opened_is_an_error_before_the_first_frame() -> None:

@@ -91,7 +91,8 @@ class FrameReader:
     @property
     def drops(self) -> Counter[DropCause]:
         """Frames that came in but are not delivered, by cause; the source's own losses included."""
-        return self._drops + self._drops_before + self._source_drops()
+        # Copied first: the thread that reads may add a cause while they are added up.
+        return Counter(self._drops) + Counter(self._drops_before) + self._source_drops()
 
     @property
     def delivered(self) -> int:
@@ -113,7 +114,6 @@ class FrameReader:
             SourceError: what the source raises.
             ConfigError: the crop does not lie inside the picture.
         """
-        self._drops_before += self._source_drops()
         self._closing.clear()
         source = self._source
         info = source.open()
@@ -163,6 +163,7 @@ class FrameReader:
             raise SourceInterrupted(f"{self.stream}: given up, another connection has taken over")
 
     def _source_drops(self) -> Counter[DropCause]:
+        """What the source has lost since it was made; sources go on counting when they are opened again."""
         return Counter(getattr(self._source, "drops", None) or {})
 
     def _begin_epoch(self) -> None:

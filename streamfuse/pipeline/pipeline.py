@@ -204,14 +204,20 @@ class Pipeline:
             )
 
     def _open(self) -> None:
-        for stream, reader in self._readers.items():
-            self.infos[stream] = reader.open()
-        for output in self._outputs:
-            output.start()
+        try:
+            for stream, reader in self._readers.items():
+                self.infos[stream] = reader.open()
+            for output in self._outputs:
+                output.start()
+        except BaseException:
+            self._close_readers()
+            raise
 
-    def _close(self) -> None:
+    def _close_readers(self) -> None:
         for reader in self._readers.values():
             reader.close()
+
+    def _close(self) -> None:
         for runner in self._runners:
             runner.close()
         for window in self._windows:
@@ -262,6 +268,7 @@ class Pipeline:
                     break
         finally:
             core.finish()
+            self._close_readers()
 
     def _run_live(self) -> Iterator[FusedFrame]:
         slots: deque[FusedFrame] = deque()
