@@ -33,7 +33,8 @@ DELAY_MS = {"ir": 50.0, "vis": 25.0}
 DELAY_JITTER_MS = 3.0
 PAINTED = 24
 """Pictures rendered before the run and shown in turn, each time with the number of the delivery burnt in."""
-LEAD_NS = NS_PER_S
+LEAD_NS = 4 * NS_PER_S
+"""Until the world begins: the pipeline is built and both cameras wait for it, no backlog to catch up with."""
 
 
 def corner(stream: Stream) -> str:
@@ -113,9 +114,9 @@ def test_thermal_core_beside_a_camera(driver: str) -> None:
     )
     assert report.unaccounted() == {"ir": 0, "vis": 0}
     assert len(true_dt_ms) > 0.8 * report.frames_used["ir"]
-    assert mean_dt <= 9.5
     assert growth < 20
     if driver == "ir":
+        assert mean_dt <= 9.5
         assert paired >= 0.97
     else:
         assert report.frames_out + sum(report.dropped["vis"].values()) == report.frames_in["vis"]
