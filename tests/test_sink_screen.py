@@ -51,8 +51,9 @@ except SinkError as error:
     sys.exit(f"SinkError: {error}")
 seq = 0
 while sink.pump(10):
-    if select.select([sys.stdin], [], [], 0)[0]:
-        colour = [int(word) for word in sys.stdin.readline().split()]
+    line = sys.stdin.readline() if select.select([sys.stdin], [], [], 0)[0] else ""
+    if line:
+        colour = [int(word) for word in line.split()]
         image = np.full((480, 640, 3), colour, np.uint8)
         sink.write(fused_frame(seq, image=image, live=True, status=Status.OK))
         seq += 1

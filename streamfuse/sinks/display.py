@@ -6,6 +6,7 @@ take from the Xauthority file.
 """
 
 import ctypes
+import logging
 import os
 import re
 import socket
@@ -18,6 +19,8 @@ from pathlib import Path
 import cv2
 
 from streamfuse.errors import SinkError
+
+logger = logging.getLogger(__name__)
 
 TIMEOUT_S = 3.0
 """A forwarded display over a slow link answers in well under a second."""
@@ -79,13 +82,23 @@ def _open_display(environ: Mapping[str, str]) -> socket.socket:
 
 
 def _load_plugin() -> None:
-    """Load Qt's X11 plugin as Qt would: a missing system library is named by the loader."""
+    """Load Qt's X11 plugin as Qt would: a missing system library is named by the loader.
+
+    OpenCV's wheel brings a libX11-xcb of its own but uses the system's libX11, whose inner layout changed:
+    the call by which Qt claims all events misses, Xlib swallows those that map the window, and one window in
+    four stays black. Loaded first, the system's libX11-xcb is the one that Qt's call reaches.
+    """
     plugin = Path(cv2.__file__).parent / "qt/plugins/platforms/libqxcb.so"
-    if plugin.exists():
-        try:
-            ctypes.CDLL(str(plugin))
-        except OSError as error:
-            raise SinkError(f"screen: OpenCV's window library cannot be loaded: {error}") from error
+    if not plugin.exists():
+        return
+    try:
+        ctypes.CDLL("libX11-xcb.so.1", mode=ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        logger.warning("the window may stay black (apt-get install libx11-xcb1 helps): %s", error)
+    try:
+        ctypes.CDLL(str(plugin))
+    except OSError as error:
+        raise SinkError(f"screen: OpenCV's window library cannot be loaded: {error}") from error
 
 
 def _refusal(connection: socket.socket, name: bytes, data: bytes) -> str:
