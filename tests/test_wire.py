@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from factories import fused_frame
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from streamfuse.errors import WireError
@@ -29,6 +29,8 @@ from streamfuse.sinks.wire import (
 )
 from streamfuse.sinks.wire_message import Message, decode
 
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""A busy machine is no failure."""
 SESSION = "6f1b2c1e-8a52-4f0e-9d0e-2b1f5a1c7e11"
 LIVE_TIMES = SendTimes(now_ns=5_100_000_000, wall_ns=1_700_000_000_123_456_789, encode_ns=1_500_000)
 
@@ -238,13 +240,14 @@ def test_a_picture_that_cannot_be_is_refused_on_use(change: dict[str, Any], mess
         decoded.image("depth")
 
 
+@UNHURRIED
 @given(st.lists(st.binary(max_size=60), max_size=4))
 def test_random_bytes_raise_nothing_but_wire_errors(parts: list[bytes]) -> None:
     with pytest.raises(WireError):
         decode(parts)
 
 
-@settings(max_examples=300)
+@UNHURRIED
 @given(st.data())
 def test_damaged_bytes_raise_nothing_but_wire_errors(data: st.DataObject) -> None:
     parts = message_parts(live_frame())
@@ -260,6 +263,7 @@ def test_damaged_bytes_raise_nothing_but_wire_errors(data: st.DataObject) -> Non
     assert message.image().ndim in (2, 3)
 
 
+@UNHURRIED
 @given(st.integers(-(10**18), 4 * 10**18))
 def test_stamps_lose_no_nanosecond(time_ns: int) -> None:
     value = stamp(time_ns)
@@ -278,6 +282,7 @@ def dated(
     return freshness.accept(message, now_ns=arrived, wall_ns=arrived)
 
 
+@UNHURRIED
 @given(st.integers(-(10**15), 10**15))
 def test_age_needs_no_common_clock(skew: int) -> None:
     freshness = Freshness()
