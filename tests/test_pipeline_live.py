@@ -22,7 +22,7 @@ from streamfuse.pipeline import Pipeline
 from streamfuse.pipeline.statistics import Report
 from streamfuse.sinks import SINKS
 
-FPS = 100
+FPS = 200
 FRAMES = 60
 ENDLESS = 10**9
 PATIENT = {"ring": 512, "sink_queue": 512, "latency_budget_ms": 10_000}
@@ -142,6 +142,11 @@ def assert_sound(report: Report) -> None:
     assert report.frames_used["vis"] == report.frames_out
 
 
+def sink_drops(report: Report) -> dict[str, dict[str, int]]:
+    """Without those of whoever iterates, whom a busy machine may hold up."""
+    return {name: causes for name, causes in report.sink_dropped.items() if name != "iterator"}
+
+
 def assert_in_order(frames: list[FusedFrame]) -> None:
     assert all(a.t_capture < b.t_capture for a, b in pairwise(frames))
     assert all(a.pair.vis.seq < b.pair.vis.seq for a, b in pairwise(frames))
@@ -158,7 +163,7 @@ TROUBLES: dict[str, dict[str, Any]] = {
     "repeats": camera("repeating"),
     "changes size": camera("changing", at=30),
     "corrupt": camera("corrupt", at=5),
-    "another rate": camera(fps=30, frames=24),
+    "another rate": camera(fps=60, frames=20),
 }
 
 
@@ -309,7 +314,7 @@ def test_a_slow_sink_drops_only_its_own_frames() -> None:
     sinks = [{"kind": "python", "call": kept}, {"kind": "python", "call": stuck}]
     report = make(camera(), camera(), sinks=sinks, pipeline={"sink_queue": 24}).run()
     assert kept.numbers == list(range(FRAMES))
-    assert report.sink_dropped == {"python2": {"sink_full": FRAMES - 1 - 24}}
+    assert sink_drops(report) == {"python2": {"sink_full": FRAMES - 1 - 24}}
     assert written == [0, *range(FRAMES - 24, FRAMES)], "the newest are kept"
     assert_sound(report)
 
@@ -322,7 +327,7 @@ def test_a_sink_that_fails_ends_alone(kind: str, says: str, expects_errors: None
     pipeline = make(camera(), camera(), sinks=[{"kind": kind, "at": 5}], keep=kept)
     report = pipeline.run()
     assert kept.numbers == list(range(FRAMES))
-    assert report.sink_dropped == {kind: {"sink_failed": FRAMES - 5}}
+    assert sink_drops(report) == {kind: {"sink_failed": FRAMES - 5}}
     assert says in str(pipeline.failed_sinks[kind])
     assert any(says in note for note in report.notes)
     assert_sound(report)
