@@ -41,7 +41,8 @@ def fused_frame(
 ) -> FusedFrame:
     """A consistent fused frame; by default number `index` of a clip at `fps` with a time base of 1/15360.
 
-    live: stamped by arrival, without presentation stamps. The left quarter has no infrared.
+    live: stamped by arrival, without presentation stamps; otherwise read a second after its media time. The
+    left quarter has no infrared.
     """
     fused = picture(index, width=width, height=height) if image is None else image
     height, width = fused.shape[:2]
@@ -53,7 +54,7 @@ def fused_frame(
         t_capture = round(pts * time_base * NS_PER_S)
     stamps = {
         "t_capture": t_capture,
-        "t_arrival": t_capture if t_arrival is None else t_arrival,
+        "t_arrival": t_capture + (0 if live else NS_PER_S) if t_arrival is None else t_arrival,
         "pts": None if live else pts,
         "time_base": None if live else time_base,
         "epoch": epoch,

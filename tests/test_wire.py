@@ -116,6 +116,14 @@ def test_recordings_carry_media_time() -> None:
     assert header["sources"]["ir"]["age_ns"] is None
 
 
+def test_a_recording_played_in_real_time_is_live() -> None:
+    frame = fused_frame(30, t_capture=5_000_000_000, t_arrival=5_000_000_000)
+    header = json.loads(message_parts(frame)[1])
+    assert header["stamp"] == {"sec": 1_700_000_000, "nanosec": 23_456_789}
+    assert header["stamp_source"] == "file_pts"
+    assert header["latency_ns"]["capture_to_publish"] == 100_000_000
+
+
 def test_without_infrared_nothing_is_invented() -> None:
     frame = fused_frame(0, with_ir=False, status=Status.OFF, reason="no infrared", rung=Rung.PASS_THROUGH)
     header = json.loads(message_parts(frame)[1])

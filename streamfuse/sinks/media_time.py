@@ -24,6 +24,15 @@ def driver_frame(frame: FusedFrame) -> Frame:
     return pair.ir if pair.driver == "ir" and pair.ir is not None else pair.vis
 
 
+def is_live(frame: Frame) -> bool:
+    """Whether capture times are on the clock's own line, so that ages can be told from them.
+
+    So they are for cameras, and for a recording played in real time: its frames are captured when they are
+    shown, and arrive in the same moment.
+    """
+    return frame.stamp_source != "file_pts" or frame.t_arrival == frame.t_capture
+
+
 def has_media_time(frame: FusedFrame) -> bool:
     """Whether the visible frame comes from a recording with presentation stamps."""
     vis = frame.pair.vis

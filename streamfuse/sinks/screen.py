@@ -18,9 +18,11 @@ from streamfuse.clock import NS_PER_MS, NS_PER_S, Clock
 from streamfuse.errors import SinkError
 from streamfuse.frame import FusedFrame
 from streamfuse.registry import Options
+from streamfuse.sinks.colormap import Colormap
 from streamfuse.sinks.display import display_for_windows
 from streamfuse.sinks.hud import COLOURS, blank, canvas, dim, draw_lines
-from streamfuse.sinks.views import View, render
+from streamfuse.sinks.media_time import is_live
+from streamfuse.sinks.views import OVERLAY_COLORMAP, View, render
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +60,7 @@ class ScreenOptions(Options):
 
     title: str = Field("streamfuse", min_length=1, description="of the window; one window for each title")
     picture: View = Field("fused", description="what is shown first; keys 1 to 6 change it")
+    colormap: Colormap = Field(OVERLAY_COLORMAP, description="of the infrared in the overlay")
     info: bool = Field(True, description="rate, latency and status on the picture")
     snapshots: Path = Field(Path(), description="folder for snapshots")
 
@@ -174,7 +177,9 @@ class ScreenSink:
         if self._frame is None:
             return
         path = self._options.snapshots / f"streamfuse-{self._frame.seq:06d}-{self._view}.png"
-        picture = cv2.cvtColor(render(self._frame, self._view), cv2.COLOR_RGB2BGR)
+        picture = cv2.cvtColor(
+            render(self._frame, self._view, colormap=self._options.colormap), cv2.COLOR_RGB2BGR
+        )
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
@@ -185,7 +190,11 @@ class ScreenSink:
         self._notice = (text, self._clock.now_ns() + NOTICE_NS)
 
     def _draw(self) -> None:
-        target = blank() if self._frame is None else canvas(render(self._frame, self._view))
+        target = (
+            blank()
+            if self._frame is None
+            else canvas(render(self._frame, self._view, colormap=self._options.colormap))
+        )
         if self._help:
             dim(target)
             draw_lines(target, HELP, top=3)
@@ -210,7 +219,7 @@ class ScreenSink:
         if len(self._arrivals) > 1:
             span_ns = self._arrivals[-1] - self._arrivals[0]
             words.append(f"{(len(self._arrivals) - 1) * NS_PER_S / max(1, span_ns):.1f} fps")
-        if frame.pair.vis.stamp_source != "file_pts":
+        if is_live(frame.pair.vis):
             words.append(f"{(self._shown_at_ns - frame.t_capture) / NS_PER_MS:.0f} ms")
         words.append(f"{frame.status.value} {frame.confidence:.2f}")
         if frame.reason:

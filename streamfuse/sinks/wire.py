@@ -21,6 +21,7 @@ import numpy.typing as npt
 from streamfuse.clock import NS_PER_S
 from streamfuse.errors import WireError
 from streamfuse.frame import Frame, FusedFrame, Image8, Image16, Registration, Rung
+from streamfuse.sinks.media_time import driver_frame, is_live
 
 Channel = Literal["fused", "ir", "vis", "overlay"]
 Encoding = Literal["rgb8", "bgr8", "mono8", "mono16", "32FC1", "32FC2"]
@@ -147,12 +148,12 @@ def frame_header(
 ) -> dict[str, Any]:
     """The header of one message. What a stage did not say is null, never invented.
 
-    Live stamps are Unix time; those of recordings (`stamp_source` "file_pts") are media time, and the
+    Live stamps are Unix time; those of recordings that are not played in real time are media time, and the
     latencies that need a common time line are then null.
     """
     pair = frame.pair
-    driver = pair.ir if pair.driver == "ir" and pair.ir is not None else pair.vis
-    live = driver.stamp_source != "file_pts"
+    driver = driver_frame(frame)
+    live = is_live(driver)
     to_wall = times.wall_ns - times.now_ns if live else 0
     age = times.now_ns - frame.t_capture if live else None
     stages = frame.latencies_ns

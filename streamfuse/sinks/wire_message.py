@@ -67,7 +67,7 @@ class Message:
 
     @property
     def stamp_ns(self) -> int:
-        """Acquisition time; Unix time unless `header["stamp_source"]` is "file_pts"."""
+        """Acquisition time: Unix time, or media time for a recording that is not played in real time."""
         return stamp_ns(self.header["stamp"])
 
     @property
