@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from factories import fused_frame
 
-from streamfuse.capture.colormap import COLORMAPS, apply_colormap
 from streamfuse.errors import ConfigError
+from streamfuse.sinks.colormap import COLORMAPS, apply_colormap
+from streamfuse.sinks.views import render
 
 RAMP = np.tile(np.arange(256, dtype=np.uint8), (2, 1))
 
@@ -27,3 +29,11 @@ def test_channels_are_rgb() -> None:
 def test_an_unknown_map_is_named() -> None:
     with pytest.raises(ConfigError, match="'viridis': must be one of white_hot, black_hot"):
         apply_colormap(RAMP, "viridis")  # type: ignore[arg-type]
+
+
+def test_the_overlay_is_drawn_in_the_colours_asked_for() -> None:
+    frame = fused_frame()
+    plain, bright = (render(frame, "overlay", colormap=name) for name in ("white_hot", "turbo"))  # type: ignore[arg-type]
+    uncovered = frame.valid == 0
+    assert (plain != bright).any()
+    np.testing.assert_array_equal(plain[uncovered], bright[uncovered])

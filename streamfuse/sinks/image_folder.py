@@ -10,8 +10,9 @@ from streamfuse.clock import NS_PER_S, Clock
 from streamfuse.errors import SinkError
 from streamfuse.frame import FusedFrame
 from streamfuse.registry import Options
+from streamfuse.sinks.colormap import Colormap
 from streamfuse.sinks.media_time import MediaTime
-from streamfuse.sinks.views import View, render
+from streamfuse.sinks.views import OVERLAY_COLORMAP, View, render
 
 SUFFIXES = {"png": ".png", "jpeg": ".jpg"}
 TIMES_NAME = "timestamps.csv"
@@ -35,6 +36,7 @@ class ImageFolderOptions(Options):
         True, description=f"keep the times in {TIMES_NAME}, as sources of kind images read them"
     )
     picture: View = Field("fused", description="which picture of the frame is written")
+    colormap: Colormap = Field(OVERLAY_COLORMAP, description="of the infrared in the overlay")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -79,7 +81,8 @@ class ImageFolderSink:
     def write(self, frame: FusedFrame) -> None:
         """Write one picture. Raises SinkError."""
         self.open()
-        bgr = cv2.cvtColor(render(frame, self._options.picture), cv2.COLOR_RGB2BGR)
+        picture = render(frame, self._options.picture, colormap=self._options.colormap)
+        bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
         _, data = cv2.imencode(self._suffix, bgr, self._parameters)
         path = self._folder / (self._name(frame) + self._suffix)
         partial = path.with_name(f".{path.name}.partial")

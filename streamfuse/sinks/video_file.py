@@ -20,6 +20,7 @@ from streamfuse.errors import SinkError
 from streamfuse.frame import FusedFrame, Image8
 from streamfuse.registry import Options
 from streamfuse.sinks.audio_copy import AudioCopy
+from streamfuse.sinks.colormap import Colormap
 from streamfuse.sinks.media_time import MediaTime, has_media_time
 from streamfuse.sinks.video_encoder import (
     DEFAULT_PRESET,
@@ -32,7 +33,7 @@ from streamfuse.sinks.video_encoder import (
     configure,
     encoder_name,
 )
-from streamfuse.sinks.views import View, render
+from streamfuse.sinks.views import OVERLAY_COLORMAP, View, render
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ class VideoFileOptions(Options):
     )
     preset: Preset | None = Field(None, description=f"speed against size; null: {DEFAULT_PRESET}")
     picture: View = Field("fused", description="which picture of the frame is written")
+    colormap: Colormap = Field(OVERLAY_COLORMAP, description="of the infrared in the overlay")
     fps: Annotated[float, Field(gt=0, le=1000)] | None = Field(
         None, description="nominal rate for players and rate control; frames keep their own times"
     )
@@ -155,7 +157,7 @@ class VideoFileSink:
                 self._audio = None
 
     def _write(self, frame: FusedFrame) -> None:
-        image = render(frame, self._options.picture)
+        image = render(frame, self._options.picture, colormap=self._options.colormap)
         seconds = self._time.seconds(frame)
         if self._segment is not None and self._segment_ends(self._segment, image, seconds):
             self._segment.close()
