@@ -132,3 +132,21 @@ def test_flow_arithmetic() -> None:
     flow = to_flow(Registration(status=Status.OK, confidence=1.0, matrix=turn), shape)
     around = compose(flow, invert(flow))
     assert np.abs(around[15:-15, 15:-15]).max() < 0.02
+
+
+@pytest.mark.parametrize("size", [(640, 48), (1000, 50), (50, 700)])
+def test_strips_are_registered_or_off(size: tuple[int, int]) -> None:
+    wide = REGISTRARS.load("blocks")
+    vis = scene(*size)
+    found = wide(wide.Options(search=0.25)).register(vis, vis)
+    assert np.isfinite(to_flow(found, vis.shape)).all()
+    assert np.abs(to_flow(found, vis.shape)).mean() < 0.5
+
+
+def test_a_wide_search_finds_a_large_move() -> None:
+    vis = scene(640, 480)
+    far = np.vstack([cv2.getRotationMatrix2D((320, 240), 4.0, 1.05), [0, 0, 1]])
+    far[:2, 2] += (48, -30)
+    blocks = REGISTRARS.load("blocks")
+    found = blocks(blocks.Options(search=0.15)).register(moved(vis, far), vis)
+    assert error_px(found, far, vis.shape) < 0.5

@@ -145,6 +145,8 @@ class _Pair:
 
     def match(self, start: Matrix, halvings: int, radius: int, windows: tuple[float, ...]) -> Match:
         """Search +-radius map pixels around the pull matrix `start` (full-size pixels)."""
+        if min(self.size) >> halvings < CELL:
+            return Match(start, 0.0, 0.0)
         ir, valid = self._started(start)
         ir_maps = gradient_maps(ir, valid=valid, halvings=halvings, window=NORMALISING_WINDOW)
         vis_maps = gradient_maps(self.vis, halvings=halvings, window=NORMALISING_WINDOW)

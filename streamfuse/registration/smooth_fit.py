@@ -179,7 +179,7 @@ def peaks(scores: BlockScores) -> Array:
 
     def vertex(before: FloatArray, after: FloatArray) -> Array:
         bend = np.minimum(before + after - 2 * centre, -MIN_CURVATURE)
-        return np.clip((before - after) / (2 * bend), -0.5, 0.5)
+        return np.asarray(np.clip((before - after) / (2 * bend), -0.5, 0.5), np.float64)
 
     dx = vertex(surface[block, row, column - 1], surface[block, row, column + 1])
     dy = vertex(surface[block, row - 1, column], surface[block, row + 1, column])
