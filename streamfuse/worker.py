@@ -81,6 +81,8 @@ class Worker:
         self._clock = clock or RealClock()
         self._calibration = calibration
         self._plain_resize: RigCalibration | None = None
+        # One object for all frames: consumers tell a change of calibration by identity.
+        self._extra = {} if calibration is None else {"calibration": calibration.model_dump(mode="json")}
         self.device = resolve_device(self._options.device)
         self._registrar: Registrar = REGISTRARS.load(registration.kind)(
             registration.options, device=self.device
@@ -125,6 +127,7 @@ class Worker:
             rung=Rung.PASS_THROUGH if registration.status is Status.OFF else Rung.FULL,
             latencies_ns=self._latencies,
             dropped=dropped or {},
+            extra=self._extra,
         )
 
     @contextmanager

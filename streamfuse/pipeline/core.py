@@ -112,7 +112,10 @@ class FusionCore:
         self._settle_doubtful_ir(ir_seq)
         if ir_seq is not None:
             self._last_ir_out = ir_seq
+        waited_ns = self._clock.now_ns() - pair.vis.t_arrival
         frame = self._worker.process(pair, seq=self._seq, dropped=self._statistics.dropped_totals())
+        if self._live:
+            frame.latencies_ns["wait_pair"] = waited_ns
         self._seq += 1
         self._statistics.frame_out(frame, self._clock.now_ns())
         return frame

@@ -1,0 +1,123 @@
+"""One pair after the other: what is used when a field is not trusted, and what the result looks like."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from streamfuse.calibration.calibration import RigCalibration
+from streamfuse.clock import NS_PER_MS, VirtualClock
+from streamfuse.config import Component, WorkerOptions
+from streamfuse.errors import ConfigError
+from streamfuse.frame import Frame, FramePair, Image8, Registration, Status
+from streamfuse.fusion.maximum import MaximumFuser
+from streamfuse.registration.none import NoneRegistrar
+from streamfuse.worker import Worker
+
+GOOD = Registration(status=Status.OK, confidence=0.9, matrix=np.array([[1, 0, 2.0], [0, 1, 0], [0, 0, 1]]))
+BAD = Registration(status=Status.OK, confidence=0.05, matrix=np.eye(3) * [[9], [9], [1]])
+OFF = Registration(status=Status.OFF, confidence=0.0, matrix=np.eye(3), reason="blank")
+
+
+class Script:
+    """A registrar that says what it is told to, and remembers the priors it was given."""
+
+    def __init__(self, *answers: Registration) -> None:
+        self.answers = list(answers)
+        self.priors: list[Registration | None] = []
+
+    def register(self, ir: Image8, vis: Image8, *, valid: Any = None, prior: Any = None) -> Registration:
+        self.priors.append(prior)
+        return self.answers.pop(0)
+
+
+def make_worker(script: Script | None = None, **options: Any) -> Worker:
+    calibration = options.pop("calibration", None)
+    worker = Worker(
+        Component("none", NoneRegistrar.Options()),
+        Component("max", MaximumFuser.Options()),
+        calibration=calibration,
+        options=WorkerOptions(device="cpu", **options),
+        clock=VirtualClock(),
+    )
+    if script is not None:
+        worker._registrar = script
+    return worker
+
+
+def pair(
+    t_ms: float = 0, *, ir: bool = True, epoch: int = 0, ir_size: tuple[int, int] = (64, 48)
+) -> FramePair:
+    rng = np.random.default_rng(2)
+    stamps = {"seq": round(t_ms), "t_capture": round(t_ms * NS_PER_MS), "t_arrival": 0}
+    vis = Frame(stream="vis", image=rng.integers(0, 120, (48, 64, 3)).astype(np.uint8), **stamps)
+    heat = rng.integers(0, 255, (ir_size[1], ir_size[0])).astype(np.uint8)
+    infrared = Frame(stream="ir", image=heat, epoch=epoch, **stamps)
+    return FramePair(
+        vis=vis, ir=infrared if ir else None, driver="vis", reason="" if ir else "no infrared yet"
+    )
+
+
+def test_without_infrared_the_visible_picture_comes_out() -> None:
+    frame = make_worker().process(pair(ir=False))
+    assert frame.status is Status.OFF
+    assert frame.reason == "no infrared yet"
+    np.testing.assert_array_equal(frame.image, frame.visible)
+    assert not frame.valid.any()
+
+
+def test_outside_the_overlap_the_result_is_the_visible_picture() -> None:
+    frame = make_worker(Script(GOOD)).process(pair())
+    uncovered = frame.valid == 0
+    assert uncovered[:, -2:].all()
+    np.testing.assert_array_equal(frame.image[uncovered], frame.visible[uncovered])
+    assert (frame.image[~uncovered] != frame.visible[~uncovered]).any()
+
+
+def test_smaller_infrared_is_brought_to_the_visible_size() -> None:
+    frame = make_worker().process(pair(ir_size=(32, 24)))
+    assert frame.registered_ir.shape == (48, 64)
+    assert frame.image.shape == (48, 64, 3)
+
+
+def test_ladder_of_trust() -> None:
+    worker = make_worker(Script(GOOD, BAD, OFF, OFF), hold_s=0.1)
+    statuses = [worker.process(pair(t)) for t in (0, 50, 90, 200)]
+    assert [frame.status for frame in statuses] == [Status.OK, Status.HELD, Status.HELD, Status.OFF]
+    assert "confidence 0.05" in statuses[1].reason
+    np.testing.assert_array_equal(statuses[1].registration.matrix, GOOD.matrix)
+    np.testing.assert_array_equal(statuses[3].image, statuses[3].visible)
+
+
+def test_with_a_rig_calibration_it_stands_in() -> None:
+    rig = RigCalibration.identity(ir_size=(64, 48), vis_size=(64, 48))
+    frame = make_worker(Script(OFF), calibration=rig).process(pair())
+    assert frame.status is Status.CALIBRATION
+    assert frame.reason == "blank"
+    assert frame.extra["calibration"]["vis_size"] == [64, 48]
+    assert (frame.image != frame.visible).any()
+
+
+def test_the_prior_is_the_last_good_field_and_not_beyond_a_break() -> None:
+    script = Script(GOOD, GOOD, BAD, GOOD, GOOD, GOOD)
+    worker = make_worker(script)
+    for t, epoch in ((0, 0), (40, 0), (80, 0), (120, 0), (160, 1), (5000, 1)):
+        worker.process(pair(t, epoch=epoch))
+    assert script.priors == [None, GOOD, GOOD, GOOD, None, None]
+
+
+def test_independent_pictures_have_no_past() -> None:
+    script = Script(GOOD, GOOD, OFF)
+    worker = make_worker(script, temporal=False)
+    frames = [worker.process(pair(t)) for t in (0, 40, 80)]
+    assert script.priors == [None, None, None]
+    assert frames[2].status is Status.OFF
+
+
+def test_a_cuda_device_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ConfigError, match="cuda:63"):
+        Worker(
+            Component("none", NoneRegistrar.Options()),
+            Component("max", MaximumFuser.Options()),
+            options=WorkerOptions(device="cuda:63"),
+        )
