@@ -134,6 +134,12 @@ def test_lens_maps_and_the_mask_follow_the_points(rng: np.random.Generator) -> N
     assert np.abs(image[inside] / 256 - np.clip(at[inside][:, 0], 0, 159)).max() < 0.05
 
 
+def test_the_table_agrees_with_the_lenses(rng: np.random.Generator) -> None:
+    calibration = rig(vis_intrinsics=LENS, ir_intrinsics=NARROW)
+    pixels = rng.uniform((-150, -150), (790, 630), (40, 50, 2)).astype(np.float32)
+    assert np.abs(calibration.look_up(pixels) - calibration.to_infrared(pixels)).max() < 0.01
+
+
 def test_another_picture_size_is_refused() -> None:
     with pytest.raises(CalibrationError, match="160x120, this one is 80x60"):
         rig().bring_infrared(np.zeros((60, 80), np.uint8))

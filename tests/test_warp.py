@@ -67,7 +67,7 @@ def test_calibration_and_residual_are_one_resampling(rng: np.random.Generator) -
         ir,
         rig @ residual,
         (320, 240),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REPLICATE,
     )
     inside = valid > 0
@@ -80,6 +80,27 @@ def test_calibration_and_residual_are_one_resampling(rng: np.random.Generator) -
         ir, Registration(status=Status.OK, confidence=1.0, flow=flow), calibration, (240, 320)
     )
     assert np.abs(dense.astype(int) - image)[inside].mean() < 0.5
+
+
+def test_the_result_is_as_sharp_as_the_input(rng: np.random.Generator) -> None:
+    ir = cv2.GaussianBlur(rng.integers(0, 255, SHAPE).astype(np.uint8), (0, 0), 0.8)
+    turn = np.vstack([cv2.getRotationMatrix2D((80, 60), 1.0, 1.0), [0, 0, 1]])
+    image, _ = warp_infrared(ir, by_matrix(turn), PLAIN, SHAPE)
+    inner = np.s_[10:-10, 10:-10]
+    before, after = (np.abs(np.diff(picture[inner].astype(float), axis=1)).mean() for picture in (ir, image))
+    assert after > 0.95 * before
+
+
+def test_a_residual_on_a_bent_lens_is_one_lookup(rng: np.random.Generator) -> None:
+    lens = Intrinsics(fx=150, fy=150, cx=79.5, cy=59.5, distortion=(-0.2, 0.05, 0.0, 0.0))
+    bent = PLAIN.model_copy(update={"ir_intrinsics": lens})
+    ir = picture(rng, np.uint8)
+    plain, _ = warp_infrared(ir, by_matrix(np.eye(3)), bent, SHAPE)
+    moved, valid = warp_infrared(ir, by_flow(9, -5), bent, SHAPE)
+    assert np.abs(moved[5:, :-9].astype(int) - plain[:-5, 9:]).max() <= 1
+    by_hand, _ = warp_infrared(ir, by_matrix(np.array([[1, 0, 9.0], [0, 1, -5.0], [0, 0, 1]])), bent, SHAPE)
+    np.testing.assert_array_equal(by_hand, moved)
+    assert valid[40:80, 40:80].all()
 
 
 def test_lens_distortion_is_followed(rng: np.random.Generator) -> None:

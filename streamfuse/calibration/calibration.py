@@ -21,6 +21,8 @@ from streamfuse.errors import CalibrationError
 from streamfuse.frame import Image8, Image16, Mask
 from streamfuse.registry import Options
 from streamfuse.sampling import (
+    NO_SECOND_MAP,
+    QUICK,
     Matrix,
     Points,
     apply_matrix,
@@ -37,6 +39,8 @@ DISTORTION_LENGTHS = (0, 4, 5, 8)
 """Numbers of coefficients in OpenCV's rational and polynomial models."""
 MAX_ZOOM = 20.0
 """Infrared pixels per visible pixel, or the reverse, beyond which a homography is a mistake."""
+TABLE_MARGIN = 0.25
+"""Of the longer side: no registrar believes larger displacements."""
 REDUCE_ABOVE = 1.5
 """Infrared pixels per visible pixel above which the infrared is averaged first: sampling would alias."""
 
@@ -187,7 +191,29 @@ class RigCalibration(Options):
     @cached_property
     def positions(self) -> Points:
         """Where each visible pixel lies in the raw infrared: float32 (H, W, 2)."""
-        return self.to_infrared(pixel_grid((self.vis_size[1], self.vis_size[0])))
+        margin, (width, height) = self._margin, self.vis_size
+        return np.ascontiguousarray(self._table[margin : margin + height, margin : margin + width])
+
+    def look_up(self, pixels: Points) -> Points:
+        """`to_infrared` of a whole map of visible pixels, float32 (H, W, 2), in 2 ms instead of 100.
+
+        Interpolated in a table of every pixel: in between, lenses bend by far less than 0.01 pixel. Pixels
+        beyond the table's margin come out as its border.
+        """
+        at = pixels + np.float32(self._margin)
+        found = cv2.remap(self._table, at, NO_SECOND_MAP, QUICK, borderMode=cv2.BORDER_REPLICATE)
+        return np.asarray(found, np.float32)
+
+    @property
+    def _margin(self) -> int:
+        """Visible pixels around the picture that `look_up` knows as well."""
+        return round(max(self.vis_size) * TABLE_MARGIN)
+
+    @cached_property
+    def _table(self) -> Points:
+        """`to_infrared` of every visible pixel and of the margin around them."""
+        margin, (width, height) = self._margin, self.vis_size
+        return self.to_infrared(pixel_grid((height + 2 * margin, width + 2 * margin)) - np.float32(margin))
 
     @cached_property
     def reduction(self) -> tuple[tuple[int, int], Matrix] | None:
@@ -200,11 +226,12 @@ class RigCalibration(Options):
         size = (max(1, round(self.ir_size[0] / zoom)), max(1, round(self.ir_size[1] / zoom)))
         return size, resize_matrix(size, self.ir_size)
 
-    def bring_infrared(self, ir: _Image) -> tuple[_Image, Mask]:
+    def bring_infrared(self, ir: _Image, *, sharp: bool = False) -> tuple[_Image, Mask]:
         """The raw infrared picture in visible geometry, and where it holds.
 
         Args:
             ir: uint8 or uint16 (H, W) of `ir_size`.
+            sharp: for pictures that are shown, see `sampling.SHARP`.
 
         Returns:
             (image of the same type and `vis_size` with the border replicated outside, mask of 255 and 0).
@@ -216,8 +243,8 @@ class RigCalibration(Options):
         shape = (self.vis_size[1], self.vis_size[0])
         image, matrix = self.prepared(ir)
         if self.is_homography:
-            return pull_matrix(image, matrix @ self.matrix, shape)
-        return pull_map(image, apply_matrix(matrix, self.positions))
+            return pull_matrix(image, matrix @ self.matrix, shape, sharp=sharp)
+        return pull_map(image, apply_matrix(matrix, self.positions), sharp=sharp)
 
     def prepared(self, ir: _Image) -> tuple[_Image, Matrix]:
         """`ir`, averaged down when it is much finer than the visible, and raw pixels -> its pixels.

@@ -32,7 +32,7 @@ INVERSION_STEPS = 20
 def warp_infrared(
     ir: _Image, registration: Registration, calibration: RigCalibration, shape: tuple[int, int]
 ) -> tuple[_Image, Mask]:
-    """The raw infrared picture on the visible one, resampled once.
+    """The raw infrared picture on the visible one, resampled once (bicubic).
 
     source(p) = calibration(p + flow(p)).
 
@@ -55,16 +55,18 @@ def warp_infrared(
             f"{calibration.vis_size[0]}x{calibration.vis_size[1]}, this one is {shape[1]}x{shape[0]}"
         )
     if registration.matrix is not None and is_identity(registration.matrix):
-        return calibration.bring_infrared(ir)
+        return calibration.bring_infrared(ir, sharp=True)
     image, reduction = calibration.prepared(ir)
     if registration.matrix is not None and calibration.is_homography:
-        return pull_matrix(image, reduction @ calibration.matrix @ registration.matrix, shape)
+        return pull_matrix(image, reduction @ calibration.matrix @ registration.matrix, shape, sharp=True)
     positions = pixel_grid(shape) + to_flow(registration, shape)
     if calibration.is_homography:
         total = reduction @ calibration.matrix
-        return pull_map(image, positions if is_identity(total) else apply_matrix(total, positions))
-    positions = calibration.to_infrared(positions)
-    return pull_map(image, positions if is_identity(reduction) else apply_matrix(reduction, positions))
+    else:
+        positions, total = calibration.look_up(positions), reduction
+    if not is_identity(total):
+        positions = apply_matrix(total, positions)
+    return pull_map(image, positions, sharp=True)
 
 
 def to_flow(registration: Registration, shape: tuple[int, int]) -> Flow:
