@@ -227,8 +227,8 @@ class _Evidence:
         if share < MIN_AGREEMENT or agreed.sum() < MIN_INLIERS:
             raise CalibrationError(
                 f"infrared and visible do not agree on any geometry (agreement {share:.2f} of at least "
-                f"{MIN_AGREEMENT:.2f}, {agreed.sum()} blocks of {MIN_INLIERS}): are they of one scene "
-                f"and time? If so, {advice}"
+                f"{MIN_AGREEMENT:.2f}, {agreed.sum()} blocks, {MIN_INLIERS} needed): are they of one "
+                f"scene and time? If so, {advice}"
             )
         for axis, places in (("left to right", scores.x[textured]), ("top to bottom", scores.y[textured])):
             spread = places[agreed].std() / max(places.std(), 1e-9)
