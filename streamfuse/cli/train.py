@@ -26,6 +26,11 @@ def add_parser(subparsers: Any) -> None:
         "--export", type=Path, metavar="FILE", help="train no further: write the best weights of the run here"
     )
     registration.set_defaults(run=run_registration)
+    fusion = what.add_parser("fusion", help="the live fusion network")
+    _data(fusion)
+    fusion.add_argument("--config", type=Path, required=True, metavar="FILE", help="YAML; see configs/")
+    fusion.add_argument("--run", type=Path, required=True, metavar="DIR", dest="folder", help="the run")
+    fusion.set_defaults(run=run_fusion)
     residuals = what.add_parser("residuals", help="how far the training pairs are off themselves")
     _data(residuals)
     residuals.add_argument("--config", type=Path, required=True, metavar="FILE", help="YAML; see configs/")
@@ -63,6 +68,19 @@ def run_registration(args: argparse.Namespace) -> int:
         print(f"{written.path}: {written.size} bytes, confidence {written.provenance['confidence']}")
         return 0
     loop, _ = build(config, args.data, args.folder, weights=args.weights)
+    with Progress(disable=not sys.stderr.isatty()) as progress:
+        loop.run(progress=progress)
+    print(f"{args.folder}: {loop.step} steps, best score {loop.best:.3f}")
+    return 0
+
+
+def run_fusion(args: argparse.Namespace) -> int:
+    from rich.progress import Progress
+
+    from streamfuse.training.fusion import FusionTraining, build_fusion
+    from streamfuse.training.options import read_training
+
+    loop = build_fusion(read_training(args.config, FusionTraining), args.data, args.folder)
     with Progress(disable=not sys.stderr.isatty()) as progress:
         loop.run(progress=progress)
     print(f"{args.folder}: {loop.step} steps, best score {loop.best:.3f}")

@@ -19,6 +19,7 @@ MODELS = Registry(
     {
         "mepma": "streamfuse.nn.mepma.network:MEPMA",
         "live-registration": "streamfuse.nn.live_registration:LiveRegistration",
+        "live-fusion": "streamfuse.nn.live_fusion:LiveFusion",
     },
 )
 
