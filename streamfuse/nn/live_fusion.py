@@ -45,6 +45,7 @@ class LiveFusion(Network):
     """(B, 1, H, W) infrared and visible luma in [0, 1] -> fused luma in [0, 1], same size, any H and W."""
 
     NAME: ClassVar[str] = "live-fusion"
+    PARTS: ClassVar[tuple[str, ...]] = ("enter", "trunk", "leave")
     SUMMARY: ClassVar[str] = "fusion at camera rate: corrections to the pixel-wise maximum"
 
     def __init__(self) -> None:
