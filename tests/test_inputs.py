@@ -22,9 +22,7 @@ def test_known_roots(tmp_path: Path, ir: str, vis: str) -> None:
     touch(tmp_path / ir / "a.mp4", tmp_path / vis / "a.mp4", tmp_path / vis / "b.mp4")
     inputs = find_inputs(str(tmp_path), None)
     assert not inputs.single
-    assert inputs.jobs == (
-        Job(name="a", ir=str(tmp_path / ir / "a.mp4"), vis=str(tmp_path / vis / "a.mp4")),
-    )
+    assert inputs.jobs == (Job(name="a", ir=str(tmp_path / ir / "a.mp4"), vis=str(tmp_path / vis / "a.mp4")),)
 
 
 def test_the_deformed_set_is_taken_on_request(tmp_path: Path) -> None:
