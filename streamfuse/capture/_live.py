@@ -1,6 +1,7 @@
 """Live video through PyAV: what network streams and cameras share."""
 
 import threading
+from abc import ABC, abstractmethod
 from collections import Counter, deque
 from dataclasses import replace
 
@@ -17,7 +18,7 @@ OPEN_GRACE_S = 1.0
 """Beyond FFmpeg's own time-outs, before an opening connection counts as hung."""
 
 
-class LiveVideoSource:
+class LiveVideoSource(ABC):
     """Base of the live sources: a subclass says how to connect and what an error means.
 
     `drops` counts packets that could not be decoded (corrupt) or were not taken in time (overrun).
@@ -54,14 +55,14 @@ class LiveVideoSource:
         self._decoder: PictureDecoder | None = None
         self._pictures: deque[RawFrame] = deque()
 
+    @abstractmethod
     def _connect(self) -> InputContainer:
         """Open the container, on the pump's thread. Raises SourceError, or SourceInterrupted when trying
         again may help."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _explain(self, error: av.error.FFmpegError) -> SourceError:
         """What an error while receiving means to the user."""
-        raise NotImplementedError
 
     def _capture_hint(self, timed: TimedPacket) -> int | None:
         """When a packet's picture was taken, if the packet says so."""
