@@ -1,5 +1,8 @@
 """The `live` registrar: its matches, its fit, and what it does to pictures."""
 
+from importlib.resources import files
+
+import av
 import cv2
 import numpy as np
 import pytest
@@ -8,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from streamfuse.calibration.calibration import RigCalibration
 from streamfuse.errors import DataError
 from streamfuse.frame import Registration, Status
 from streamfuse.nn.live_registration import (
     LiveRegistration,
+    Unshuffle,
     bounded,
     correlate,
     neighbourhood_mean,
@@ -19,6 +24,7 @@ from streamfuse.nn.live_registration import (
 )
 from streamfuse.registration.fit import SplineFit, evidence
 from streamfuse.registration.live import LiveOptions, LiveRegistrar, stage_fit
+from streamfuse.registration.warp import warp_infrared
 from streamfuse.registration.working import normalise, pixel_grid, sample, to_working
 
 SHAPE = (96, 128)
@@ -280,3 +286,27 @@ class TestBundledWeights:
         registrar = LiveRegistrar(LiveOptions())
         blank = np.random.default_rng(2).normal(100, 1.5, (304, 400)).astype(np.uint8)
         assert registrar.register(blank, textured((304, 400))).confidence < 0.5
+
+
+def test_unshuffle_is_the_pixel_unshuffle() -> None:
+    x = torch.randn(2, 1, 6, 10)
+    assert torch.equal(Unshuffle()(x), F.pixel_unshuffle(x, 2))
+
+
+def test_reduced_precision_moves_no_picture_by_a_grey_level() -> None:
+    samples = files("streamfuse") / "samples"
+    clips = [av.open(str(samples / f"street-{name}.mkv")) for name in ("ir", "vis")]
+    first = [next(iter(clip.decode(video=0))) for clip in clips]
+    vis = first[1].to_ndarray(format="gray")
+    ir = cv2.resize(first[0].to_ndarray(format="gray"), vis.shape[::-1])
+    full, half = (
+        LiveRegistrar(LiveOptions(precision=precision)).register(ir, vis)
+        for precision in ("float32", "bfloat16")
+    )
+    assert full.flow is not None
+    assert half.flow is not None
+    assert 0 < np.linalg.norm(full.flow - half.flow, axis=-1).mean() < 0.1
+    calibration = RigCalibration.identity(ir_size=vis.shape[::-1], vis_size=vis.shape[::-1])
+    pictures = [warp_infrared(ir, found, calibration, vis.shape)[0] for found in (full, half)]
+    assert cv2.absdiff(*pictures).mean() < 1
+    assert abs(full.confidence - half.confidence) < 0.05

@@ -1,9 +1,12 @@
 """Reduced precision where it is harmless, float32 where positions in pixels are computed."""
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[object]:
@@ -12,3 +15,18 @@ def full_precision(x: Tensor) -> AbstractContextManager[object]:
     if not torch.amp.is_autocast_available(kind):
         return nullcontext()
     return torch.autocast(kind, enabled=False)
+
+
+def has_bfloat16(device: str) -> bool:
+    """Whether a device multiplies bfloat16 in hardware: emulated, it is slower than float32."""
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return kind == "cpu" and torch.cpu._is_avx512_bf16_supported()
+
+
+def reduced_precision(precision: Precision, device: str) -> AbstractContextManager[object]:
+    """A context, to be entered any number of times, in which convolutions and matrix products run in
+    `precision`; `auto`: bfloat16 where the device has it."""
+    use = has_bfloat16(device) if precision == "auto" else precision == "bfloat16"
+    return torch.autocast(torch.device(device).type, torch.bfloat16) if use else nullcontext()

@@ -122,6 +122,7 @@ class SplineFit:
         self.y, self.x = Axis.over(shape[0]), Axis.over(shape[1])
         self.by = self.y.at(torch.arange(cells[0]) * pitch + offset).to(device)
         self.bx = self.x.at(torch.arange(cells[1]) * pitch + offset).to(device)
+        self.by_inverse, self.bx_inverse = torch.linalg.pinv(self.by), torch.linalg.pinv(self.bx)
         self.yy = torch.einsum("hi,hk->ikh", self.by, self.by).flatten(0, 1)
         self.xx = torch.einsum("wj,wl->wjl", self.bx, self.bx).flatten(1)
         size = self.y.count * self.x.count
@@ -188,7 +189,7 @@ class SplineFit:
 
     def project(self, displacement: Tensor) -> Tensor:
         """Coefficients (B, 2, I, J) of the field nearest to displacements (B, 2, h, w) at the cells."""
-        nearest: Tensor = torch.linalg.pinv(self.by) @ displacement @ torch.linalg.pinv(self.bx).T
+        nearest: Tensor = self.by_inverse @ displacement @ self.bx_inverse.T
         return nearest
 
     def dense(self, coefficients: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
