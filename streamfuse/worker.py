@@ -8,8 +8,7 @@ A field that is not to be trusted is not used: the last good one stands in for a
 calibration, then the visible picture alone.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -25,6 +24,7 @@ from streamfuse.fusion.fuser import Fuser
 from streamfuse.registration import REGISTRARS
 from streamfuse.registration.registrar import Registrar
 from streamfuse.registration.warp import warp_infrared
+from streamfuse.spans import span, timed
 
 PRIOR_GAP_NS = NS_PER_S
 """A prior older than this says little: at 1 s a walking person or a panning camera is somewhere else."""
@@ -106,16 +106,17 @@ class Worker:
 
     def process(self, pair: FramePair, *, seq: int = 0, dropped: dict[str, int] | None = None) -> FusedFrame:
         """Register and fuse one pair. The result has the visible picture's size."""
-        started = self._clock.now_ns()
         self._latencies = {}
         vis = pair.vis.image
-        if pair.ir is None:
-            registration = identity(Status.OFF, pair.reason or "no infrared frame")
-            image, registered = vis, np.zeros(vis.shape[:2], np.uint8)
-            valid = registered
-        else:
-            image, registered, valid, registration = self._fuse(pair, pair.ir, luma(vis))
-        self._latencies["register_and_fuse"] = self._clock.now_ns() - started
+        with timed("register_and_fuse", self._latencies, self._clock, seq):
+            if pair.ir is None:
+                registration = identity(Status.OFF, pair.reason or "no infrared frame")
+                image, registered = vis, np.zeros(vis.shape[:2], np.uint8)
+                valid = registered
+            else:
+                with span("luma"):
+                    y = luma(vis)
+                image, registered, valid, registration = self._fuse(pair, pair.ir, y)
         return FusedFrame(
             image=image,
             seq=seq,
@@ -130,11 +131,8 @@ class Worker:
             extra=self._extra,
         )
 
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        started = self._clock.now_ns()
-        yield
-        self._latencies[stage] = self._clock.now_ns() - started
+    def _timed(self, stage: str) -> AbstractContextManager[None]:
+        return timed(stage, self._latencies, self._clock)
 
     def _fuse(self, pair: FramePair, ir: Frame, y: Image8) -> tuple[Image8, Image8, Mask, Registration]:
         self._guard(pair, ir)
@@ -160,6 +158,7 @@ class Worker:
                 fused_y = self._fuser.fuse(registered, y, valid=valid)
             if not valid.all():
                 fused_y = np.where(valid > 0, fused_y, y)
+        with self._timed("colour"):
             image = replace_luma(pair.vis.image, fused_y)
         return image, registered, valid, registration
 

@@ -181,3 +181,18 @@ def test_worker_slower_than_the_budget_still_gives_the_newest() -> None:
     out = feed_live(core, 6)
     assert len(out) >= 10
     assert report_of(core).unaccounted() == {"ir": 0, "vis": 0}
+
+
+def test_a_live_frame_tells_how_long_it_waited_for_its_partner_and_for_the_worker() -> None:
+    core = make_core(live=True, cost_ms=30, budget_ms=10_000, driver="vis")
+    clock = core.test_clock  # type: ignore[attr-defined]
+    for i in range(3):
+        core.feed(frame("ir", i, i * 40))
+        core.feed(frame("vis", i, i * 40))
+    clock.advance_ns(500 * NS_PER_MS)
+    fused = list(core.step())
+    waited = [f.latencies_ns["queue"] / NS_PER_MS for f in fused]
+    assert waited == [30 * i for i in range(len(fused))]
+    assert len(fused) >= 2
+    for f in fused:
+        assert f.latencies_ns["wait_pair"] == 500 * NS_PER_MS - f.pair.vis.t_arrival

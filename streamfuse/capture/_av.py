@@ -19,6 +19,7 @@ from av.video.stream import VideoStream
 
 from streamfuse.errors import SourceError
 from streamfuse.frame import DropCause, Image8, Image16, RawFrame
+from streamfuse.spans import span
 
 SensorUnit = Literal["counts", "centikelvin"]
 
@@ -128,7 +129,8 @@ class PictureDecoder:
         stamps = (t_arrival, hint)
         packet.opaque = stamps
         try:
-            frames = packet.decode()
+            with span("decode"):
+                frames = packet.decode()
         except av.error.InvalidDataError:
             self._drops[DropCause.CORRUPT] += 1
             return []
@@ -138,7 +140,8 @@ class PictureDecoder:
         if not self._started:
             self._orientation = Orientation.of(frame)
             self._started = True
-        image = self._image(frame)
+        with span("convert"):
+            image = self._image(frame)
         if self._orientation is not None:
             image = self._orientation.apply(image)
         t_arrival, hint = stamps

@@ -23,6 +23,7 @@ from streamfuse.capture.source import Source
 from streamfuse.clock import NS_PER_MS, NS_PER_S, Clock
 from streamfuse.errors import ConfigError, SourceInterrupted
 from streamfuse.frame import DropCause, Frame, Image8, Image16, RawFrame, SourceInfo, StampSource, Stream
+from streamfuse.spans import span
 
 log = logging.getLogger(__name__)
 
@@ -134,8 +135,9 @@ class FrameReader:
         """The next frame to be used; None at the end. Raises what the source raises."""
         source = self._source
         while True:
-            raw = source.read()
-            with self._processing:
+            with span("read"):
+                raw = source.read()
+            with self._processing, span("condition"):
                 self._check_current(source)
                 if raw is None:
                     return None

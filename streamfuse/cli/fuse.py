@@ -36,6 +36,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="clips of a folder at a time")
     parser.add_argument("--shard", default="1/1", metavar="I/N", help="only every N-th clip of a folder")
     parser.add_argument("--overwrite", action="store_true", help="do finished clips of a folder again")
+    parser.add_argument(
+        "--profile", metavar="FILE", help="write a trace of where the time goes, for ui.perfetto.dev"
+    )
     parser.set_defaults(run=run)
 
 
@@ -68,6 +71,7 @@ def _fuse_one(args: argparse.Namespace, job: Any, settings: dict[str, Any]) -> i
         write_report,
     )
     from streamfuse.pipeline import Pipeline
+    from streamfuse.spans import recorded
 
     tree = clip_config(job, settings, start_s=args.start, end_s=args.end)
     tree["sinks"].append(_output(args.out, picture="fused"))
@@ -78,7 +82,7 @@ def _fuse_one(args: argparse.Namespace, job: Any, settings: dict[str, Any]) -> i
     if args.frame_log:
         tree["sinks"].append({"kind": "frame-log", "path": args.frame_log})
     pipeline = Pipeline.from_config(tree)
-    with finish_on_interrupt(pipeline):
+    with recorded(args.profile), finish_on_interrupt(pipeline):
         frame_progress(pipeline)
     report = pipeline.report()
     print_report(report)
@@ -104,7 +108,7 @@ def _fuse_many(args: argparse.Namespace, inputs: Any, settings: dict[str, Any]) 
     from streamfuse.batch import parse_shard, plan, run_batch
     from streamfuse.errors import ConfigError, SinkError
 
-    for name in ("save_registered", "pairing_table", "frame_log", "report"):
+    for name in ("save_registered", "pairing_table", "frame_log", "report", "profile"):
         if getattr(args, name):
             raise ConfigError(
                 f"--{name.replace('_', '-')} is for one pair of clips, not for a folder of them"

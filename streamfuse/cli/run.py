@@ -20,6 +20,9 @@ def add_parser(subparsers: Any) -> None:
         "--log-json", action="store_true", help="one JSON line a second instead of a status line"
     )
     parser.add_argument("--report", metavar="FILE", help="write the final counts as JSON")
+    parser.add_argument(
+        "--profile", metavar="FILE", help="write a trace of where the time goes, for ui.perfetto.dev"
+    )
     parser.set_defaults(run=run)
 
 
@@ -27,9 +30,11 @@ def run(args: argparse.Namespace) -> int:
     from streamfuse.cli._progress import finish_on_interrupt, print_report, status_line, write_report
     from streamfuse.config import load_config
     from streamfuse.pipeline import Pipeline
+    from streamfuse.spans import recorded
 
     pipeline = Pipeline.from_config(load_config(args.config, args.overrides))
     with (
+        recorded(args.profile),
         finish_on_interrupt(pipeline),
         status_line(pipeline, as_json=args.log_json, duration_s=args.duration),
     ):

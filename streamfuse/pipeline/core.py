@@ -11,6 +11,7 @@ from streamfuse.clock import Clock
 from streamfuse.frame import STREAMS, DropCause, Frame, FramePair, FusedFrame, Stream
 from streamfuse.pairing.matcher import Matcher
 from streamfuse.pipeline.statistics import Statistics
+from streamfuse.spans import span
 from streamfuse.worker import Worker
 
 
@@ -42,6 +43,7 @@ class FusionCore:
         self._capture_drops = {stream: _Increments() for stream in STREAMS}
         self._ended: set[Stream] = set()
         self._decided: deque[FramePair] = deque()
+        self._decided_ns = 0
         self._seq = 0
         self._last_ir_out: int | None = None
         self._doubtful_ir: tuple[int, DropCause] | None = None
@@ -100,7 +102,9 @@ class FusionCore:
     def _decide(self) -> bool:
         """Whether a pair waits, after asking the matcher when none did."""
         if not self._decided:
-            self._decided.extend(self._matcher.poll(self._clock.now_ns()))
+            self._decided_ns = self._clock.now_ns()
+            with span("pair"):
+                self._decided.extend(self._matcher.poll(self._decided_ns))
             self._count_drops()
         return bool(self._decided)
 
@@ -112,10 +116,11 @@ class FusionCore:
         self._settle_doubtful_ir(ir_seq)
         if ir_seq is not None:
             self._last_ir_out = ir_seq
-        waited_ns = self._clock.now_ns() - pair.vis.t_arrival
+        queued_ns = self._clock.now_ns() - self._decided_ns
         frame = self._worker.process(pair, seq=self._seq, dropped=self._statistics.dropped_totals())
         if self._live:
-            frame.latencies_ns["wait_pair"] = waited_ns
+            frame.latencies_ns["wait_pair"] = self._decided_ns - pair.vis.t_arrival
+            frame.latencies_ns["queue"] = queued_ns
         self._seq += 1
         self._statistics.frame_out(frame, self._clock.now_ns())
         return frame

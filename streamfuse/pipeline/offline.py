@@ -1,13 +1,22 @@
 """Two finite sources through the core, in the order of their stamps, dropping nothing."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Protocol
 
-from streamfuse.capture.reader import FrameReader
-from streamfuse.frame import FusedFrame, Stream
+from streamfuse.frame import DropCause, Frame, FusedFrame, Stream
 from streamfuse.pipeline.core import FusionCore
 
 
-def run_offline(core: FusionCore, readers: dict[Stream, FrameReader]) -> Iterator[FusedFrame]:
+class OpenedReader(Protocol):
+    """What is asked of a `FrameReader`, or of what stands in for it."""
+
+    @property
+    def drops(self) -> Mapping[DropCause, int]: ...
+
+    def read(self) -> Frame | None: ...
+
+
+def run_offline(core: FusionCore, readers: Mapping[Stream, OpenedReader]) -> Iterator[FusedFrame]:
     """Fuse two opened readers to their ends.
 
     Each is read only as far as the matcher needs to decide, so neither clip is held in memory, however

@@ -24,6 +24,7 @@ from streamfuse.pairing.matcher import Matcher
 from streamfuse.pipeline.core import FusionCore
 from streamfuse.pipeline.live import LiveRunner
 from streamfuse.pipeline.offline import run_offline
+from streamfuse.pipeline.read_ahead import ReadAhead
 from streamfuse.pipeline.sink_runner import SinkRunner, WindowRunner
 from streamfuse.pipeline.statistics import Report, Statistics
 from streamfuse.sinks import SINKS
@@ -258,8 +259,14 @@ class Pipeline:
 
     def _run_offline(self) -> Iterator[FusedFrame]:
         core = self._core()
+        # Pictures that a caller's own code makes are made on the caller's thread, when they are needed.
+        ahead = {
+            stream: ReadAhead(reader)
+            for stream, reader in self._readers.items()
+            if getattr(self._config, stream).kind != "python"
+        }
         try:
-            for frame in run_offline(core, self._readers):
+            for frame in run_offline(core, {**self._readers, **ahead}):
                 self._deliver(frame)
                 self._show(frame)
                 self._pump()
@@ -268,6 +275,8 @@ class Pipeline:
                     break
         finally:
             core.finish()
+            for thread in ahead.values():
+                thread.close()
             self._close_readers()
 
     def _run_live(self) -> Iterator[FusedFrame]:

@@ -15,6 +15,7 @@ from streamfuse.errors import SinkError
 from streamfuse.frame import DropCause, FusedFrame
 from streamfuse.pipeline.statistics import Statistics
 from streamfuse.sinks.sink import Sink
+from streamfuse.spans import span, timed
 
 log = logging.getLogger(__name__)
 
@@ -101,14 +102,15 @@ class SinkRunner:
             return frame
 
     def _run(self) -> None:
+        stage, took = f"sink.{self.name}", dict[str, int]()
         try:
             while (frame := self._next()) is not None:
-                started = self._clock.now_ns()
-                self._sink.write(frame)
-                now = self._clock.now_ns()
-                self._statistics.latency(f"sink.{self.name}", now - started)
+                with timed(stage, took, self._clock, frame.seq):
+                    self._sink.write(frame)
+                self._statistics.latency(stage, took[stage])
                 if not self._lossless:
-                    self._statistics.latency(f"capture_to_sink.{self.name}", now - frame.t_capture)
+                    late_ns = self._clock.now_ns() - frame.t_capture
+                    self._statistics.latency(f"capture_to_sink.{self.name}", late_ns)
             self._sink.close()
         except SinkError as error:
             self._fail(error)
@@ -154,7 +156,8 @@ class WindowRunner:
             self._statistics.sink_drop(self.name, DropCause.SINK_FAILED)
             return
         try:
-            self._sink.write(frame)
+            with span(f"sink.{self.name}", frame.seq):
+                self._sink.write(frame)
         except SinkError as error:
             self.error = error
             self._statistics.sink_drop(self.name, DropCause.SINK_FAILED)

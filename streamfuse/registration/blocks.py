@@ -32,6 +32,7 @@ from streamfuse.registration.smooth_fit import (
 from streamfuse.registration.warp import nearest_affine
 from streamfuse.registry import Options
 from streamfuse.sampling import Matrix, is_identity, pull_matrix, resize_matrix
+from streamfuse.spans import span
 
 WORKING_SIDE = 320
 """Longest side, in pixels, that gradients are taken at: fine enough for texture, cheap."""
@@ -148,17 +149,20 @@ class _Pair:
         if min(self.size) >> halvings < CELL:
             return Match(start, 0.0, 0.0)
         ir, valid = self._started(start)
-        ir_maps = gradient_maps(ir, valid=valid, halvings=halvings, window=NORMALISING_WINDOW)
-        vis_maps = gradient_maps(self.vis, halvings=halvings, window=NORMALISING_WINDOW)
-        scores = block_scores(correlate_cells(ir_maps, vis_maps, cell=CELL, radius=radius), span=SPAN)
+        with span("maps"):
+            ir_maps = gradient_maps(ir, valid=valid, halvings=halvings, window=NORMALISING_WINDOW)
+            vis_maps = gradient_maps(self.vis, halvings=halvings, window=NORMALISING_WINDOW)
+        with span("correlate"):
+            scores = block_scores(correlate_cells(ir_maps, vis_maps, cell=CELL, radius=radius), span=SPAN)
         coverage = float(scores.weight.mean())
         if coverage < MIN_COVERAGE:
             return Match(start, 0.0, coverage)
         map_size = (vis_maps.shape[1], vis_maps.shape[0])
-        likelihood = likelihoods(scores)
-        design = design_matrix(scores.x, scores.y, map_size, model="affine")
-        found = attract(likelihood, design, PRECISION, windows=windows)
-        found = polish(scores, design, PRECISION, found, iterations=POLISH_STEPS)
+        with span("fit"):
+            likelihood = likelihoods(scores)
+            design = design_matrix(scores.x, scores.y, map_size, model="affine")
+            found = attract(likelihood, design, PRECISION, windows=windows)
+            found = polish(scores, design, PRECISION, found, iterations=POLISH_STEPS)
 
         halved = (map_size[0] << halvings, map_size[1] << halvings)
         to_map = resize_matrix(map_size, halved) @ self._to_working

@@ -24,6 +24,7 @@ from streamfuse.nn.precision import Precision, reduced_precision
 from streamfuse.registration.fit import Fit, SplineFit, evidence
 from streamfuse.registration.working import normalise, pixel_grid, sample, to_working
 from streamfuse.registry import Options
+from streamfuse.spans import span
 
 MIN_SIDE = 32
 """Pixels: below this there are too few cells to fit a field to."""
@@ -150,12 +151,9 @@ class LiveRegistrar:
 
     def registration(self, attempt: Attempt, shape: tuple[int, ...]) -> Registration:
         """The field of an attempt for pictures of this shape."""
-        return Registration(
-            status=Status.OK,
-            confidence=attempt.confidence,
-            flow=self._at(shape).full_flow(attempt.coefficients),
-            warm=attempt.warm,
-        )
+        with span("field"):
+            flow = self._at(shape).full_flow(attempt.coefficients)
+        return Registration(status=Status.OK, confidence=attempt.confidence, flow=flow, warm=attempt.warm)
 
     @torch.inference_mode()
     def attempt(
@@ -191,9 +189,9 @@ class LiveRegistrar:
     def _search(self, geometry: Geometry, ir: Image8, vis: Tensor, seen: Mask) -> Tensor:
         """Coefficients from the coarse stage."""
         matches = self._match("coarse", ir, vis, seen)
-        fit = geometry.coarse(
-            matches.mean.cpu(), matches.precision.cpu(), log_penalty=self._penalties["coarse"]
-        )
+        mean, precision = matches.mean.cpu(), matches.precision.cpu()
+        with span("fit"):
+            fit = geometry.coarse(mean, precision, log_penalty=self._penalties["coarse"])
         return fit.coefficients
 
     def _refine(
@@ -221,7 +219,8 @@ class LiveRegistrar:
             found = _merge(matches.mean.cpu())
             there = sample(flow, geometry.cells + found)
             target = torch.from_numpy(found + there).permute(2, 0, 1)[None]
-            fit = geometry.fine(target, precision, log_penalty=self._penalties["fine"], prior=held)
+            with span("fit"):
+                fit = geometry.fine(target, precision, log_penalty=self._penalties["fine"], prior=held)
             start = fit.coefficients
         assert fit is not None
         rests_on = evidence(fit, precision)[0]
@@ -229,7 +228,7 @@ class LiveRegistrar:
         return Attempt(fit.coefficients, rests_on, float(trust), prior is not None)
 
     def _match(self, stage: Literal["coarse", "fine"], ir: Image8, vis: Tensor, seen: Mask) -> Matches:
-        with self._reduced:
+        with span(stage), self._reduced:
             matches: Matches = self.network(
                 ir=self._tensor(normalise(ir)), vis=vis, valid=self._mask(seen), stage=stage
             )

@@ -34,6 +34,7 @@ from streamfuse.sinks.video_encoder import (
     encoder_name,
 )
 from streamfuse.sinks.views import OVERLAY_COLORMAP, View, render
+from streamfuse.spans import span
 
 logger = logging.getLogger(__name__)
 
@@ -265,12 +266,16 @@ class _Segment:
             tick = max(tick, self._last_tick + 1)
             self._frame_s = (tick - self._last_tick) * self._time_base
         self._last_tick = tick
-        frame = self._converter.convert(image)
+        with span("convert"):
+            frame = self._converter.convert(image)
         frame.pts, frame.time_base = tick, self._time_base
         frame.duration = max(1, round(self._frame_s / self._time_base))
         if self._audio is not None:
             self._audio.mux(self._output, until=seconds)
-        self._output.mux(self._stream.encode(frame))
+        with span("encode"):
+            packets = self._stream.encode(frame)
+        with span("write"):
+            self._output.mux(packets)
 
     def close(self) -> None:
         """Write what is left and the file's end."""
