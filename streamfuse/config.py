@@ -41,6 +41,11 @@ class WorkerOptions(Options):
     min_confidence: Annotated[float, Field(ge=0, le=1)] = Field(
         0.2, description="a field below this confidence is not used"
     )
+    threads: Annotated[int, Field(ge=1, le=64)] | None = Field(
+        None,
+        description="on the CPU, inside register and fuse; null: the cores but one, which reads and encodes, "
+        "at most 4",
+    )
 
 
 class PipelineOptions(Options):

@@ -28,6 +28,7 @@ from streamfuse.pipeline.read_ahead import ReadAhead
 from streamfuse.pipeline.sink_runner import SinkRunner, WindowRunner
 from streamfuse.pipeline.statistics import Report, Statistics
 from streamfuse.sinks import SINKS
+from streamfuse.threads import use_threads
 from streamfuse.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -152,11 +153,13 @@ class Pipeline:
         if self._started:
             raise RuntimeError("a Pipeline runs once; make another one")
         self._started = True
+        restore_threads = use_threads(self._config.worker.threads)
         try:
             self._open()
             yield from self._run_live() if self.live else self._run_offline()
         finally:
             self._close()
+            restore_threads()
 
     def _reader(self, stream: Stream, component: Component) -> FrameReader:
         source = SOURCES.load(component.kind)(component.options, clock=self._clock)

@@ -1,0 +1,44 @@
+"""Who computes on how many threads.
+
+Problem. Reading, fusing and encoding have threads of their own already, and both OpenCV and PyTorch would
+start one more per core inside each call. PyTorch's (OpenMP) wait for each other by spinning: as soon as
+another thread or program takes one of the cores, every small convolution lasts until the scheduler has given
+it back. On two cores with other work going on, the learned registrar took 60 ms on one thread and 230 ms on
+two (p99 115 and 3800 ms). Design. The fusing thread gets the cores that reading and encoding leave, never more than pay.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+
+import cv2
+
+MOST_THREADS = 4
+"""Pictures are worked on at about 400 x 304: more threads have too little to do each."""
+
+
+def default_threads() -> int:
+    """All cores that this process may use but one, which reads and encodes; at least one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores - 1, MOST_THREADS))
+
+
+def use_threads(count: int | None) -> Callable[[], None]:
+    """Have OpenCV and (where it is loaded) PyTorch compute on `count` threads; None: `default_threads`.
+
+    Returns:
+        What brings the counts back that were set before: they belong to the whole process.
+    """
+    count = count or default_threads()
+    torch = sys.modules.get("torch")
+    before_cv, before_torch = cv2.getNumThreads(), 0 if torch is None else torch.get_num_threads()
+
+    def restore() -> None:
+        cv2.setNumThreads(before_cv)
+        if torch is not None:
+            torch.set_num_threads(before_torch)
+
+    cv2.setNumThreads(count)
+    if torch is not None:
+        torch.set_num_threads(count)
+    return restore
