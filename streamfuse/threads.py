@@ -4,7 +4,8 @@ Problem. Reading, fusing and encoding have threads of their own already, and bot
 start one more per core inside each call. PyTorch's (OpenMP) wait for each other by spinning: as soon as
 another thread or program takes one of the cores, every small convolution lasts until the scheduler has given
 it back. On two cores with other work going on, the learned registrar took 60 ms on one thread and 230 ms on
-two (p99 115 and 3800 ms). Design. The fusing thread gets the cores that reading and encoding leave, never more than pay.
+two (p99 115 and 3800 ms). Design. The fusing thread gets the cores that reading and encoding leave, never
+more than pay.
 """
 
 import os

@@ -19,6 +19,7 @@ COMMANDS = (
     "calibrate",
     "eval",
     "model",
+    "bench",
     "weights",
     "train",
     "config",

@@ -17,14 +17,15 @@ def add_parser(subparsers: Any) -> None:
         "info", help="parameters, multiply-accumulates, memory and time here, part by part"
     )
     info.add_argument("name", metavar="NAME", help="for example mepma")
-    info.add_argument("--size", metavar="WxH", type=_size, default=DEFAULT_SIZE, help="default: 640x480")
+    info.add_argument("--size", metavar="WxH", type=parse_size, default=DEFAULT_SIZE, help="default: 640x480")
     info.add_argument("--device", default="cpu", help="where it is timed: cpu, cuda, cuda:1; default: cpu")
     info.add_argument("--no-time", action="store_true", help="count only, do not run it")
     info.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
 
-def _size(text: str) -> tuple[int, int]:
+def parse_size(text: str) -> tuple[int, int]:
+    """`WxH` as (width, height), for argparse."""
     match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size like 640x480")

@@ -1,0 +1,143 @@
+"""Registrars and fusers by themselves, against the plain network and the classical methods.
+
+What is timed is what a run calls: `register` and `fuse` on 8-bit pictures, transfers and all. A network in
+float32 is the baseline of the same network in less.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import cv2
+import numpy as np
+
+from streamfuse.bench.timing import take_turns
+from streamfuse.clock import Clock
+from streamfuse.frame import Image8, Registration
+from streamfuse.fusion import FUSERS
+from streamfuse.registration import REGISTRARS
+from streamfuse.registration.warp import to_flow
+from streamfuse.threads import use_threads
+
+DEFAULT_MODELS = ("live", "blocks", "ecc", "dis", "laplacian")
+DEFAULT_SIZES = ((320, 240), (640, 480), (1280, 960))
+BASELINE = "float32"
+PRECISIONS = (BASELINE, "bfloat16")
+DIS = "dis"
+"""OpenCV's dense inverse search flow, on the pictures as they are: what a home-made rig would use."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRow:
+    """One way to compute one thing at one size.
+
+    mode: `cold` or `warm` registration, or `fuse`. ms: see `Timing.summary`. difference: of the result from
+    the float32 one's, mean; pixels for registrars, grey levels for fusers; None: nothing to compare with.
+    speed_up: of the median against the float32 one.
+    """
+
+    model: str
+    mode: str
+    precision: str
+    width: int
+    height: int
+    ms: dict[str, float]
+    difference: float | None = None
+    speed_up: float | None = None
+
+    @property
+    def label(self) -> str:
+        return f"{self.model} {self.mode} {self.precision} {self.width}x{self.height}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    model: str
+    mode: str
+    precision: str
+    call: Callable[[], Any]
+
+
+def bench_models(
+    pictures: tuple[Image8, Image8],
+    *,
+    models: Sequence[str] = DEFAULT_MODELS,
+    sizes: Sequence[tuple[int, int]] = DEFAULT_SIZES,
+    repeats: int = 25,
+    threads: int | None = None,
+    device: str = "cpu",
+    clock: Clock,
+) -> list[ModelRow]:
+    """Time models at several sizes, all of one size in turns.
+
+    Args:
+        pictures: infrared and visible luma, uint8 (H, W), of one scene; they are brought to each size.
+        models: kinds of registrars and fusers (both, where a name is of both), or `dis`.
+        sizes: (width, height).
+
+    Raises:
+        ConfigError: an unknown model. WeightsError: a network without weights.
+    """
+    rows: list[ModelRow] = []
+    for width, height in sizes:
+        ir, vis = (np.asarray(cv2.resize(picture, (width, height)), np.uint8) for picture in pictures)
+        cases = [case for model in models for case in _cases(model, ir, vis, device)]
+        restore = use_threads(threads)
+        try:
+            results = [case.call() for case in cases]
+            calls = {str(i): case.call for i, case in enumerate(cases)}
+            timings = take_turns(calls, repeats=repeats, clock=clock)
+        finally:
+            restore()
+        ms = [timings[str(i)].summary() for i in range(len(cases))]
+        baselines = {(c.model, c.mode): i for i, c in enumerate(cases) if c.precision == BASELINE}
+        for i, case in enumerate(cases):
+            base = baselines.get((case.model, case.mode))
+            rows.append(
+                ModelRow(
+                    model=case.model,
+                    mode=case.mode,
+                    precision=case.precision,
+                    width=width,
+                    height=height,
+                    ms=ms[i],
+                    difference=None if base is None else _difference(results[i], results[base]),
+                    speed_up=None if base is None else round(ms[base]["p50"] / ms[i]["p50"], 2),
+                )
+            )
+    return rows
+
+
+def _cases(model: str, ir: Image8, vis: Image8, device: str) -> Iterator[_Case]:
+    if model == DIS:
+        flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        yield _Case(DIS, "cold", "8 bit", partial(flow.calc, vis, ir, None))
+        return
+    fuses = model in FUSERS.names()
+    if not fuses or model in REGISTRARS.names():
+        for precision, made in _variants(REGISTRARS.load(model), device):
+            cold: Registration = made.register(ir, vis)
+            yield _Case(model, "cold", precision, partial(made.register, ir, vis))
+            yield _Case(model, "warm", precision, partial(made.register, ir, vis, prior=cold))
+    if fuses:
+        for precision, made in _variants(FUSERS.load(model), device):
+            yield _Case(model, "fuse", precision, partial(made.fuse, ir, vis))
+
+
+def _variants(cls: Any, device: str) -> Iterator[tuple[str, Any]]:
+    """A component in each precision it knows."""
+    if "precision" not in cls.Options.model_fields:
+        yield "8 bit", cls(cls.Options(), device=device)
+        return
+    for precision in PRECISIONS:
+        yield precision, cls(cls.Options(precision=precision), device=device)
+
+
+def _difference(one: Any, other: Any) -> float:
+    if isinstance(one, Registration):
+        shape = one.flow.shape[:2] if one.flow is not None else (1, 1)
+        apart = np.linalg.norm(to_flow(one, shape) - to_flow(other, shape), axis=-1)
+    else:
+        apart = cv2.absdiff(one, other)
+    return round(float(apart.mean()), 4)
