@@ -30,7 +30,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """`single`: one pair, OUT is a file; else a folder. `pictures`: each job is two image files."""
+    """`single`: one pair, OUT may be a file; else a folder. `pictures`: each job is two image files."""
 
     jobs: tuple[Job, ...]
     single: bool
@@ -72,7 +72,11 @@ def find_inputs(ir: str, vis: str | None, *, moving: bool = False, independent: 
     if not any(folders):
         if independent:
             raise SourceError("--independent is for two folders of pictures")
-        return Inputs(jobs=(Job(name=Path(vis).stem or "fused", ir=ir, vis=vis),), single=True)
+        pictures = all(
+            Path(word).suffix.lower() in IMAGE_SUFFIXES and "://" not in word for word in (ir, vis)
+        )
+        job = Job(name=Path(vis).stem or "fused", ir=ir, vis=vis)
+        return Inputs(jobs=(job,), single=True, pictures=pictures)
     if not all(folders):
         raise SourceError(f"{ir} and {vis}: one is a folder and the other is not; give two of the same")
     return _pair_folders(Path(ir), Path(vis), independent=independent)

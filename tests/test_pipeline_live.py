@@ -4,6 +4,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,14 +13,17 @@ import media
 import numpy as np
 import pytest
 from faults import HEIGHT, WIDTH, Camera, FaultySinkOptions, SlowSink, SoundSource, picture
+from pydantic import Field
 from rtsp import RtspServer
 
 from streamfuse.capture import SOURCES
-from streamfuse.clock import Clock, RealClock
+from streamfuse.clock import NS_PER_S, Clock, RealClock
 from streamfuse.errors import ConfigError, SinkError, SourceError
-from streamfuse.frame import FusedFrame, Status
-from streamfuse.pipeline import Pipeline
+from streamfuse.frame import FusedFrame, Registration, Status
+from streamfuse.pipeline import Pipeline, live
 from streamfuse.pipeline.statistics import Report
+from streamfuse.registration import REGISTRARS
+from streamfuse.registry import Options
 from streamfuse.sinks import SINKS
 
 FPS = 200
@@ -83,9 +87,40 @@ class WindowSink(SlowSink):
         self.threads[f"{what} on {threading.current_thread().name}"] += 1
 
 
+@dataclass
+class Machine:
+    """What the registrar `heavy` runs on: how long a frame takes, and whether it ever ends."""
+
+    load_s: float = 0.0
+    busy: threading.Event = field(default_factory=threading.Event)
+    release: threading.Event = field(default_factory=threading.Event)
+    hangs: bool = False
+
+
+class HeavyOptions(Options):
+    machine: Any = Field(default_factory=Machine)
+
+
+class HeavyRegistrar:
+    """Finds nothing to move, in as much time as its machine takes for it."""
+
+    Options = HeavyOptions
+
+    def __init__(self, options: HeavyOptions, *, device: str = "cpu") -> None:
+        self._machine: Machine = options.machine
+
+    def register(self, ir: Any, vis: Any, *, valid: Any = None, prior: Any = None) -> Registration:
+        self._machine.busy.set()
+        if self._machine.hangs:
+            self._machine.release.wait()
+        RealClock().sleep_ns(round(self._machine.load_s * NS_PER_S))
+        return Registration(status=Status.OK, confidence=0.9, matrix=np.eye(3), warm=prior is not None)
+
+
 @pytest.fixture(autouse=True)
 def _faulty_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
-    for registry, kinds in ((SOURCES, FAULTY_SOURCES), (SINKS, FAULTY_SINKS)):
+    heavy = {"heavy": "test_pipeline_live:HeavyRegistrar"}
+    for registry, kinds in ((SOURCES, FAULTY_SOURCES), (SINKS, FAULTY_SINKS), (REGISTRARS, heavy)):
         for kind, target in kinds.items():
             monkeypatch.setitem(registry._builtin, kind, target)
 
@@ -415,6 +450,37 @@ def test_a_pipeline_runs_once() -> None:
     pipeline.run()
     with pytest.raises(RuntimeError, match="runs once"):
         pipeline.run()
+
+
+def test_the_end_waits_for_a_slow_frame_and_counts_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "END_S", 0.0)
+    monkeypatch.setattr(live, "DRAIN_S", 0.0)
+    machine, cameras = Machine(load_s=0.5), (camera(frames=ENDLESS), camera(frames=ENDLESS))
+    pipeline = make(*cameras, registration={"model": "heavy", "machine": machine})
+    for frame in pipeline:
+        if frame.seq == 2:
+            machine.busy.clear()
+            machine.busy.wait()
+            pipeline.stop()
+    report = pipeline.report()
+    assert report.notes == []
+    assert report.frames_out > 3
+    assert report.dropped["vis"]["shutdown"] > 0, "no time to fuse all that waited"
+    assert_sound(report)
+
+
+def test_a_model_that_never_answers_does_not_hold_up_the_end_and_is_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(live, "END_S", 0.1)
+    machine, cameras = Machine(hangs=True), (camera(frames=ENDLESS), camera(frames=ENDLESS))
+    pipeline = make(*cameras, registration={"model": "heavy", "machine": machine})
+    stopper = threading.Thread(target=lambda: (machine.busy.wait(30), pipeline.stop()))
+    stopper.start()
+    report = pipeline.run()
+    stopper.join()
+    assert any("did not end and was left behind" in note for note in report.notes)
+    machine.release.set()
 
 
 # --- Recordings and cameras ---------------------------------------------------------------------------

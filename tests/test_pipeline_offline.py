@@ -587,6 +587,56 @@ def test_single_pictures_are_fused_each_on_its_own(
     assert cv2.imread(str(out / "a.png")).shape == (media.HEIGHT, media.WIDTH, 3)
 
 
+def two_pictures(folder: Path) -> tuple[str, str]:
+    for stream in ("ir", "vis"):
+        media.write_pictures(folder / stream, ["dusk.png"])
+    return str(folder / "ir" / "dusk.png"), str(folder / "vis" / "dusk.png")
+
+
+@pytest.mark.parametrize(
+    ("out", "written"),
+    [("fused.png", "fused.png"), ("f.jpg", "f.jpg"), ("new/folder", "new/folder/dusk.png")],
+)
+def test_two_pictures_in_one_picture_out(
+    out: str, written: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    beside = tmp_path / "registered.png"
+    arguments = ["-o", str(tmp_path / out), "--save-registered", str(beside), *FAST]
+    assert main(["fuse", *two_pictures(tmp_path), *arguments]) == 0
+    assert cv2.imread(str(tmp_path / written)).shape == (media.HEIGHT, media.WIDTH, 3)
+    assert cv2.imread(str(beside), cv2.IMREAD_UNCHANGED).shape == (media.HEIGHT, media.WIDTH)
+    assert f"written: {tmp_path / written}" in capsys.readouterr().out
+
+
+def test_two_pictures_may_still_become_a_clip(tmp_path: Path) -> None:
+    out = tmp_path / "one.mkv"
+    assert main(["fuse", *two_pictures(tmp_path), "-o", str(out), *FAST]) == 0
+    assert len(pictures(out)) == 1
+
+
+def test_a_picture_holds_no_clip_and_pictures_no_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(good(tmp_path))
+    assert main(["fuse", path, path, "-o", str(tmp_path / "out.png"), *FAST]) == 2
+    assert "out.png: a picture holds no clip; use .mkv or .mp4, or a folder" in capsys.readouterr().err
+    out = str(tmp_path / "out.png")
+    assert main(["fuse", *two_pictures(tmp_path), "-o", out, "--start", "0", *FAST]) == 2
+    assert "--start is for clips, not for single pictures" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("rate", [Fraction(12), Fraction(30000, 1001)])
+def test_the_nominal_rate_is_that_of_the_visible_clip(rate: Fraction, tmp_path: Path) -> None:
+    vis = str(media.write_clip(tmp_path / "vis.mkv", rate=rate))
+    ir = str(media.write_clip(tmp_path / "ir.mkv", rate=25))
+    out = tmp_path / "out.mp4"
+    assert main(["fuse", ir, vis, "-o", str(out), *FAST]) == 0
+    with av.open(str(out)) as container:
+        assert float(container.streams.video[0].codec_context.framerate) == pytest.approx(
+            float(rate), rel=1e-3
+        )
+
+
 @pytest.fixture
 def killed(shared_data: Path, tmp_path: Path) -> Path:
     """The output folder of a batch that was killed while it made its second clip."""

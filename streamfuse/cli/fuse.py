@@ -11,12 +11,14 @@ def add_parser(subparsers: Any) -> None:
         "fuse",
         help="fuse recorded clips or pictures",
         description="IR and VIS are each a video file or a folder of pictures (OUT is a file), or both are "
-        "folders of same-named clips (OUT is a folder). One argument: the root of a data set with "
-        "infrared/ + visible/ or ir/ + vis/. What is finished is not done again.",
+        "pictures (OUT is one as well), or folders of same-named clips (OUT is a folder). One argument: the "
+        "root of a data set with infrared/ + visible/ or ir/ + vis/. What is finished is not done again.",
     )
     parser.add_argument("ir", metavar="IR")
     parser.add_argument("vis", metavar="VIS", nargs="?")
-    parser.add_argument("-o", "--out", required=True, metavar="OUT", help="file (.mkv, .mp4) or folder")
+    parser.add_argument(
+        "-o", "--out", required=True, metavar="OUT", help="clip (.mkv, .mp4), picture (.png, .jpg) or folder"
+    )
     parser.add_argument("--set", dest="overrides", metavar="A.B=VALUE", action="append", default=[])
     parser.add_argument("--calibration", metavar="FILE", help="rig calibration (see `streamfuse calibrate`)")
     parser.add_argument(
@@ -44,7 +46,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from streamfuse.config import apply_override
-    from streamfuse.inputs import find_inputs
+    from streamfuse.inputs import VIDEO_SUFFIXES, find_inputs
 
     inputs = find_inputs(args.ir, args.vis, moving=args.ir_move, independent=args.independent)
     settings: dict[str, Any] = {}
@@ -57,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
     if args.weights:
         for section in ("registration", "fusion"):
             settings.setdefault(section, {})["weights"] = args.weights
+    if inputs.pictures and inputs.single and Path(args.out).suffix.lower() not in VIDEO_SUFFIXES:
+        return _fuse_pictures(args, inputs.jobs[0], settings)
     if inputs.single:
         return _fuse_one(args, inputs.jobs[0], settings)
     return _fuse_many(args, inputs, settings)
@@ -97,8 +101,49 @@ def _fuse_one(args: argparse.Namespace, job: Any, settings: dict[str, Any]) -> i
     return 0
 
 
+def _fuse_pictures(args: argparse.Namespace, job: Any, settings: dict[str, Any]) -> int:
+    from streamfuse.api import fuse_pair
+    from streamfuse.errors import SinkError
+    from streamfuse.pictures import read_picture, write_picture
+
+    clips = ("start", "end", "pairing_table", "frame_log", "report", "profile")
+    _refuse(args, clips, "clips, not for single pictures")
+    out = Path(args.out)
+    if out.is_dir() or not out.suffix:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SinkError(f"{out}: the output folder cannot be made: {error.strerror}") from error
+        out /= f"{job.name}.png"
+    frame = fuse_pair(read_picture(job.ir), read_picture(job.vis), settings=settings)
+    write_picture(out, frame.image)
+    if args.save_registered:
+        write_picture(args.save_registered, frame.registered_ir)
+    reason = f" ({frame.reason})" if frame.reason else ""
+    print(f"   status: {frame.status}{reason}, confidence {frame.confidence:.2f}")
+    print(f"  written: {out}")
+    return 0
+
+
+def _refuse(args: argparse.Namespace, names: tuple[str, ...], purpose: str) -> None:
+    """Raise ConfigError on the first of these options that was given."""
+    from streamfuse.errors import ConfigError
+
+    for name in names:
+        if getattr(args, name) is not None:
+            raise ConfigError(f"--{name.replace('_', '-')} is for {purpose}")
+
+
 def _output(path: str, *, picture: str) -> dict[str, Any]:
-    kind = "file" if Path(path).suffix else "images"
+    from streamfuse.errors import ConfigError
+    from streamfuse.inputs import IMAGE_SUFFIXES
+
+    suffix = Path(path).suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        raise ConfigError(
+            f"{path}: a picture holds no clip; use .mkv or .mp4, or a folder for one picture a frame"
+        )
+    kind = "file" if suffix else "images"
     return {"kind": kind, "path": path, "picture": picture}
 
 
@@ -108,11 +153,8 @@ def _fuse_many(args: argparse.Namespace, inputs: Any, settings: dict[str, Any]) 
     from streamfuse.batch import parse_shard, plan, run_batch
     from streamfuse.errors import ConfigError, SinkError
 
-    for name in ("save_registered", "pairing_table", "frame_log", "report", "profile"):
-        if getattr(args, name):
-            raise ConfigError(
-                f"--{name.replace('_', '-')} is for one pair of clips, not for a folder of them"
-            )
+    one = ("save_registered", "pairing_table", "frame_log", "report", "profile")
+    _refuse(args, one, "one pair of clips, not for a folder of them")
     if args.jobs < 1:
         raise ConfigError(f"--jobs {args.jobs}: must be 1 or more")
     out = Path(args.out)

@@ -15,7 +15,12 @@ from streamfuse.pipeline.core import FusionCore
 
 IDLE_WAIT_S = 0.5
 """Longest sleep without any event: bounds how late an ended source is noticed."""
-JOIN_TIMEOUT_S = 5.0
+DRAIN_S = 2.0
+"""How long after `stop` decided pairs are still fused; those left are counted."""
+END_S = 5.0
+"""For the end of a run whose frames cost nothing: each camera has 2 s to let go."""
+FRAMES_AT_END = 3
+"""The frame under way when the end comes, one begun just before `DRAIN_S` is over, and a reserve."""
 
 
 class LiveRunner:
@@ -39,6 +44,9 @@ class LiveRunner:
         self._captures = captures
         self._deliver = deliver
         self._clock = clock
+        self._slowest_ns = 0
+        self._began_ns: int | None = None
+        self._drain_until_ns: int | None = None
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="streamfuse-fusion", daemon=True)
@@ -56,12 +64,23 @@ class LiveRunner:
     def running(self) -> bool:
         return self._thread.is_alive()
 
-    def stop(self) -> None:
-        """End the run: cameras closed, what is decided is fused, the rest is accounted for."""
+    def stop(self) -> bool:
+        """End the run: cameras closed, what is decided is fused while there is time, the rest accounted for.
+
+        Waits for a few frames as slow as the slowest one so far, and then leaves the thread behind.
+
+        Returns:
+            Whether the run ended.
+        """
+        self._drain_until_ns = self._clock.now_ns() + round(DRAIN_S * NS_PER_S)
         self._stopping.set()
         self.wake()
-        if self._thread.ident is not None:
-            self._thread.join(JOIN_TIMEOUT_S)
+        if self._thread.ident is None:
+            return True
+        began_ns = self._began_ns
+        under_way_ns = 0 if began_ns is None else self._clock.now_ns() - began_ns
+        self._thread.join(END_S + FRAMES_AT_END * max(self._slowest_ns, under_way_ns) / NS_PER_S)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         ended: set[Stream] = set()
@@ -94,8 +113,19 @@ class LiveRunner:
                 self._core.end(stream)
                 ended.add(stream)
             self._core.lost_before(stream, capture.drops)
+        self._fuse()
+
+    def _fuse(self) -> None:
+        """Fuse and deliver what is decided."""
+        self._began_ns = self._clock.now_ns()
         for fused in self._core.step():
+            now = self._clock.now_ns()
+            self._slowest_ns = max(self._slowest_ns, now - self._began_ns)
             self._deliver(fused)
+            if self._drain_until_ns is not None and now >= self._drain_until_ns:
+                break
+            self._began_ns = now
+        self._began_ns = None
 
     def _finish(self, ended: set[Stream]) -> None:
         for capture in self._captures.values():
@@ -108,8 +138,7 @@ class LiveRunner:
                 if stream not in ended:
                     self._core.end(stream)
             if self.error is None:
-                for fused in self._core.step():
-                    self._deliver(fused)
+                self._fuse()
         except Exception as error:  # noqa: BLE001 - handed to the caller's thread
             self.error = self.error or error
         self._core.finish()

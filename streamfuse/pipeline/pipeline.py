@@ -211,8 +211,9 @@ class Pipeline:
         try:
             for stream, reader in self._readers.items():
                 self.infos[stream] = reader.open()
+            driver = "vis" if self._config.pairing.driver == "auto" else self._config.pairing.driver
             for output in self._outputs:
-                output.start()
+                output.start(fps=self.infos[driver].fps)
         except BaseException:
             self._close_readers()
             raise
@@ -321,7 +322,10 @@ class Pipeline:
                     break
                 self._pump()
         finally:
-            runner.stop()
+            if not runner.stop():
+                text = "the fusing thread did not end and was left behind; its last frames are not counted"
+                log.warning(text)
+                self.statistics.note(text)
         yield from slots
         if runner.error is not None:
             raise runner.error

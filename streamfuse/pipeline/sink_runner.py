@@ -53,8 +53,14 @@ class SinkRunner:
         self._closing = False
         self._thread = threading.Thread(target=self._run, name=f"streamfuse-sink-{name}", daemon=True)
 
-    def start(self) -> None:
-        """Open the sink: a wrong path or port is an error before the first frame. Raises SinkError."""
+    def start(self, *, fps: float = 0.0) -> None:
+        """Open the sink: a wrong path or port is an error before the first frame. Raises SinkError.
+
+        fps: nominal rate of the frames to come, 0 when unknown.
+        """
+        expect_rate = getattr(self._sink, "expect_rate", None)
+        if fps and expect_rate is not None:
+            expect_rate(fps)
         self._sink.open()
         self._thread.start()
 
@@ -146,8 +152,8 @@ class WindowRunner:
         self._sink = sink
         self._statistics = statistics
 
-    def start(self) -> None:
-        """Open the window. Raises SinkError, without a display for one."""
+    def start(self, *, fps: float = 0.0) -> None:
+        """Open the window, which shows frames as they come. Raises SinkError, without a display for one."""
         self._sink.open()
 
     def put(self, frame: FusedFrame) -> None:

@@ -11,6 +11,8 @@ class Sink(Protocol):
 
     Made from validated options and a clock (`Kind(options, clock=clock)`), opened by the first `write`
     or by `open`, closed once. A failure raises SinkError and ends this sink only; what was written stays.
+    One that wants to know how many frames a second will come has a method `expect_rate(fps)` as well; it is
+    called before `open` when the source says so.
     """
 
     Options: ClassVar[type[Options]]

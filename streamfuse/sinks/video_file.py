@@ -8,6 +8,7 @@ a second of picture. MP4 keeps presentation stamps to the tick of the source; Ma
 import errno
 import logging
 import os
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -65,7 +66,9 @@ class VideoFileOptions(Options):
     picture: View = Field("fused", description="which picture of the frame is written")
     colormap: Colormap = Field(OVERLAY_COLORMAP, description="of the infrared in the overlay")
     fps: Annotated[float, Field(gt=0, le=1000)] | None = Field(
-        None, description="nominal rate for players and rate control; frames keep their own times"
+        None,
+        description="nominal rate for players and rate control, null: that of the source; frames keep their "
+        "own times",
     )
     audio_from: Path | None = Field(None, description="the visible clip, to copy its sound")
     segment_s: Annotated[float, Field(gt=0)] | None = Field(
@@ -109,6 +112,11 @@ class VideoFileSink:
         self._index = 0
         self._opened = False
         self._failure: str | None = None
+
+    def expect_rate(self, fps: float) -> None:
+        """The nominal rate, unless the options name one."""
+        if self._settings.fps is None:
+            self._settings = replace(self._settings, fps=fps)
 
     def open(self) -> None:
         """Check that the output can be created and the audio clip read. Raises SinkError."""
