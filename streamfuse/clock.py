@@ -12,6 +12,11 @@ NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
 
 
+def thread_cpu_ns() -> int:
+    """Processor time of the calling thread: stands still while it waits, or while others have its core."""
+    return time.thread_time_ns()
+
+
 class Clock(Protocol):
     """What the pipeline needs to know about time."""
 

@@ -2,8 +2,9 @@
 
 A piece of work is marked once, with `span` or `timed`. While a `Trace` records, each becomes an event of a
 Chrome trace (a JSON array of trace events, which https://ui.perfetto.dev and chrome://tracing open); nested
-marks nest there. Without one, `span` hands out one and the same object that does nothing. `timed` also keeps
-the duration for the frame that is worked on: what statistics and headers report is what the trace shows.
+marks nest there, and each has the processor time of its thread beside the time on the wall. Without one,
+`span` hands out one and the same object that does nothing. `timed` also keeps the duration for the frame that
+is worked on: what statistics and headers report is what the trace shows.
 
 Format: https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU (Trace Event Format).
 """
@@ -16,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from streamfuse.clock import Clock, RealClock
+from streamfuse.clock import Clock, RealClock, thread_cpu_ns
 from streamfuse.errors import ConfigError, SinkError
 
 BUFFERED_EVENTS = 1000
@@ -66,14 +67,15 @@ class Trace:
             self._events.clear()
             self._file.close()
 
-    def add(self, name: str, started_ns: int, ended_ns: int, frame: int | None = None) -> None:
-        """Record one piece of work of the calling thread."""
+    def add(self, name: str, started_ns: int, ended_ns: int, cpu_ns: int, frame: int | None = None) -> None:
+        """Record one piece of work of the calling thread, which took `cpu_ns` of processor time."""
         thread = threading.get_native_id()
         event = {
             "name": name,
             "ph": "X",
             "ts": started_ns / 1000,
             "dur": (ended_ns - started_ns) / 1000,
+            "tdur": cpu_ns / 1000,
             "pid": os.getpid(),
             "tid": thread,
         }
@@ -103,7 +105,7 @@ def recorded(path: Path | str | None) -> AbstractContextManager[object]:
 class _Span:
     """One piece of work under way."""
 
-    __slots__ = ("_clock", "_durations", "_frame", "_name", "_started_ns")
+    __slots__ = ("_clock", "_cpu_ns", "_durations", "_frame", "_name", "_started_ns")
 
     def __init__(
         self, name: str, frame: int | None, clock: Clock, durations: dict[str, int] | None = None
@@ -114,6 +116,7 @@ class _Span:
         self._durations = durations
 
     def __enter__(self) -> None:
+        self._cpu_ns = 0 if _trace is None else thread_cpu_ns()
         self._started_ns = self._clock.now_ns()
 
     def __exit__(
@@ -123,7 +126,8 @@ class _Span:
         if self._durations is not None:
             self._durations[self._name] = ended_ns - self._started_ns
         if _trace is not None:
-            _trace.add(self._name, self._started_ns, ended_ns, self._frame)
+            cpu_ns = thread_cpu_ns() - self._cpu_ns
+            _trace.add(self._name, self._started_ns, ended_ns, cpu_ns, self._frame)
 
 
 def span(name: str, frame: int | None = None) -> AbstractContextManager[None]:

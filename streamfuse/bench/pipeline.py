@@ -1,5 +1,6 @@
 """Whole runs, file to file, each in a process of its own: so memory and warm-up are its own as well."""
 
+import json
 import multiprocessing
 import statistics
 from collections.abc import Mapping, Sequence
@@ -9,11 +10,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+
 from streamfuse.bench.clips import Clips, prepared_clips
 from streamfuse.bench.machine import cpu_seconds, memory_bytes, peak_memory_bytes
 from streamfuse.clock import NS_PER_S, RealClock
 from streamfuse.config import apply_override
 from streamfuse.errors import DataError
+from streamfuse.spans import Trace
 
 DEFAULT_CASES = (
     "registration.model=live",
@@ -35,6 +39,8 @@ class RunResult:
     fps: frames a second after the warm-up. cpu_ms: processor time of the process a frame, start left out.
     peak_mib: largest resident memory. growth_mib_per_min: slope of resident memory after the warm-up, by
     least squares. latency_ms: p50, p95, p99, mean, max by stage; `capture_to_sink.file` when live.
+    stages_ms: by span of the trace (`streamfuse.spans`), after the warm-up: p50, p95, p99 on the wall, and
+    cpu_p50, cpu_p95, cpu_p99 of its thread's processor time, which other programs disturb little.
     """
 
     frames: int
@@ -44,6 +50,7 @@ class RunResult:
     growth_mib_per_min: float
     dropped: int
     latency_ms: dict[str, dict[str, float]]
+    stages_ms: dict[str, dict[str, float]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,17 +124,22 @@ def run_here(tree: Mapping[str, Any]) -> RunResult:
     began_ns, began_cpu, frames = 0, 0.0, 0
     memory: list[tuple[float, float]] = []
     due_ns = 0
-    for _ in pipeline:
-        frames += 1
-        if frames < WARM_UP_FRAMES:
-            continue
-        now_ns = clock.now_ns()
-        if frames == WARM_UP_FRAMES:
-            began_ns, began_cpu = now_ns, cpu_seconds()
-        if now_ns >= due_ns:
-            memory.append(((now_ns - began_ns) / NS_PER_S, memory_bytes() / 2**20))
-            due_ns = now_ns + MEMORY_PERIOD_NS
-    elapsed = (clock.now_ns() - began_ns) / NS_PER_S
+    with TemporaryDirectory(prefix="streamfuse-bench-") as folder:
+        trace = Path(folder) / "trace.json"
+        with Trace(trace, clock=clock):
+            for _ in pipeline:
+                frames += 1
+                if frames < WARM_UP_FRAMES:
+                    continue
+                now_ns = clock.now_ns()
+                if frames == WARM_UP_FRAMES:
+                    began_ns, began_cpu = now_ns, cpu_seconds()
+                if now_ns >= due_ns:
+                    memory.append(((now_ns - began_ns) / NS_PER_S, memory_bytes() / 2**20))
+                    due_ns = now_ns + MEMORY_PERIOD_NS
+            elapsed, cpu = (clock.now_ns() - began_ns) / NS_PER_S, cpu_seconds() - began_cpu
+        peak = peak_memory_bytes()
+        stages_ms = _stages(trace, after_ns=began_ns)
     for error in pipeline.failed_sinks.values():
         raise error
     if frames <= WARM_UP_FRAMES:
@@ -137,12 +149,29 @@ def run_here(tree: Mapping[str, Any]) -> RunResult:
     return RunResult(
         frames=report.frames_out,
         fps=round(counted / elapsed, 2),
-        cpu_ms=round((cpu_seconds() - began_cpu) / counted * 1e3, 2),
-        peak_mib=round(peak_memory_bytes() / 2**20, 1),
+        cpu_ms=round(cpu / counted * 1e3, 2),
+        peak_mib=round(peak / 2**20, 1),
         growth_mib_per_min=round(_slope(memory) * 60, 3),
         dropped=sum(sum(causes.values()) for causes in report.dropped.values()),
         latency_ms=report.latency_ms,
+        stages_ms=stages_ms,
     )
+
+
+def _stages(trace: Path, *, after_ns: int) -> dict[str, dict[str, float]]:
+    """Percentiles of every span that began after a moment."""
+    spans: dict[str, list[tuple[float, float]]] = {}
+    for event in json.loads(trace.read_text()):
+        if event["ph"] == "X" and event["ts"] * 1000 >= after_ns:
+            spans.setdefault(event["name"], []).append((event["dur"] / 1000, event["tdur"] / 1000))
+    return {
+        name: {
+            f"{kind}p{p}": round(float(np.percentile([pair[i] for pair in pairs], p)), 3)
+            for i, kind in enumerate(("", "cpu_"))
+            for p in (50, 95, 99)
+        }
+        for name, pairs in sorted(spans.items())
+    }
 
 
 def _slope(points: Sequence[tuple[float, float]]) -> float:

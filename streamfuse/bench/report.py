@@ -16,6 +16,29 @@ from streamfuse.frame import Image8
 HISTORY = Path("tests") / "benchmarks.jsonl"
 """In a checkout: one line for each change of speed that landed."""
 
+STAGES = (
+    "decode",
+    "to_rgb",
+    "condition",
+    "pair",
+    "luma",
+    "calibrate",
+    "register",
+    "coarse",
+    "fine",
+    "maps",
+    "correlate",
+    "fit",
+    "field",
+    "warp",
+    "fuse",
+    "colour",
+    "to_yuv",
+    "encode",
+    "write",
+)
+"""Spans in the order of a frame's way; those from `coarse` to `field` are inside `register`."""
+
 BAR, GAP, LABELS, BARS, FIGURES = 18, 10, 470, 520, 130
 """Of the plot, pixels: height of a bar and of the space below it; width of the three columns."""
 PAPER, INK, FILL, LATE = (255, 255, 255), (30, 30, 30), (90, 140, 200), (200, 90, 60)
@@ -51,6 +74,7 @@ def pipeline_table(rows: Sequence[PipelineRow]) -> tuple[list[str], list[list[st
         "fps",
         "cpu ms/frame",
         "register+fuse p50 / p99 ms",
+        "of it processor",
         "peak MiB",
         "growth MiB/min",
         "live: capture to file p50 / p99 ms",
@@ -62,7 +86,8 @@ def pipeline_table(rows: Sequence[PipelineRow]) -> tuple[list[str], list[list[st
             f"{row.width}x{row.height}",
             f"{row.offline.fps:.1f}",
             f"{row.offline.cpu_ms:.1f}",
-            _middle_and_late(row.offline.latency_ms, "register_and_fuse"),
+            _middle_and_late(row.offline.stages_ms, "register_and_fuse"),
+            _middle_and_late(row.offline.stages_ms, "register_and_fuse", "cpu_"),
             f"{row.offline.peak_mib:.0f}",
             f"{row.offline.growth_mib_per_min:.2f}",
             "" if row.live is None else _middle_and_late(row.live.latency_ms, "capture_to_sink.file"),
@@ -72,8 +97,23 @@ def pipeline_table(rows: Sequence[PipelineRow]) -> tuple[list[str], list[list[st
     ]
 
 
-def _middle_and_late(latency_ms: Mapping[str, Mapping[str, float]], stage: str) -> str:
-    return f"{latency_ms[stage]['p50']:.1f} / {latency_ms[stage]['p99']:.1f}"
+def _middle_and_late(ms: Mapping[str, Mapping[str, float]], stage: str, kind: str = "") -> str:
+    return f"{ms[stage][kind + 'p50']:.1f} / {ms[stage][kind + 'p99']:.1f}"
+
+
+def stage_table(rows: Sequence[PipelineRow]) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells: where the time of each case goes, p50 / p99 of processor milliseconds."""
+    names = [name for name in STAGES if any(name in row.offline.stages_ms for row in rows)]
+    return ["processor ms, p50 / p99", *(row.label for row in rows)], [
+        [
+            name,
+            *(
+                _middle_and_late(row.offline.stages_ms, name, "cpu_") if name in row.offline.stages_ms else ""
+                for row in rows
+            ),
+        ]
+        for name in names
+    ]
 
 
 def model_bars(rows: Sequence[ModelRow]) -> list[tuple[str, float, float]]:

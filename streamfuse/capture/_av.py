@@ -140,7 +140,7 @@ class PictureDecoder:
         if not self._started:
             self._orientation = Orientation.of(frame)
             self._started = True
-        with span("convert"):
+        with span("to_rgb"):
             image = self._image(frame)
         if self._orientation is not None:
             image = self._orientation.apply(image)

@@ -274,7 +274,7 @@ class _Segment:
             tick = max(tick, self._last_tick + 1)
             self._frame_s = (tick - self._last_tick) * self._time_base
         self._last_tick = tick
-        with span("convert"):
+        with span("to_yuv"):
             frame = self._converter.convert(image)
         frame.pts, frame.time_base = tick, self._time_base
         frame.duration = max(1, round(self._frame_s / self._time_base))
