@@ -18,6 +18,7 @@ Stream = Literal["ir", "vis"]
 STREAMS: tuple[Stream, Stream] = ("ir", "vis")
 Unit = Literal["agc8", "counts", "centikelvin"]
 StampSource = Literal["device", "rtcp", "arrival", "file_pts"]
+OffsetSource = Literal["config", "auto"]
 Image8 = npt.NDArray[np.uint8]
 Image16 = npt.NDArray[np.uint16]
 Flow = npt.NDArray[np.float32]
@@ -149,8 +150,8 @@ class FramePair:
 
     ir: None when no infrared frame may stand beside this visible frame (the output is then the
     visible picture). dt_ns: capture time of `ir`, with `offset_ns` added, minus that of `vis`.
-    held: `ir` has been used before, or is the last one of an outage. ir_before, ir_after: neighbours
-    of `ir` in time, when already known.
+    offset_source: auto once it was measured. held: `ir` has been used before, or is the last one of an
+    outage. ir_before, ir_after: neighbours of `ir` in time, when already known.
     """
 
     vis: Frame
@@ -159,7 +160,7 @@ class FramePair:
     dt_ns: int = 0
     window_ns: int = 0
     offset_ns: int = 0
-    offset_source: Literal["config", "auto"] = "config"
+    offset_source: OffsetSource = "config"
     held: bool = False
     ir_before: Frame | None = None
     ir_after: Frame | None = None

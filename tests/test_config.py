@@ -51,6 +51,10 @@ def test_the_four_ready_configurations_are_there() -> None:
             ["pairing.driver:", "'ir', 'vis' or 'auto'", "got 'both'"],
         ),
         (
+            {"sources": SOURCES, "pairing": {"offset_ms": "atuo"}},
+            ["pairing.offset_ms: must be a number of milliseconds, auto or null", "got 'atuo'"],
+        ),
+        (
             {"sources": SOURCES, "pairing": {"windw_ms": 3}},
             ["pairing.windw_ms: unknown option; did you mean 'window_ms'?"],
         ),

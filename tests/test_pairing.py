@@ -5,10 +5,12 @@ In the drawings one character is 10 ms, `i` an infrared frame, `v` a visible one
 
 import random
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
+from factories import fused_frame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -16,6 +18,7 @@ from pydantic import ValidationError
 from streamfuse.frame import STREAMS, DropCause, Frame, FramePair, Stream
 from streamfuse.pairing.matcher import Matcher
 from streamfuse.pairing.options import PairingOptions
+from streamfuse.pairing.wait_budget import WaitBudget
 
 MS = 1_000_000
 PICTURE = np.zeros((1, 1), np.uint8)
@@ -334,6 +337,50 @@ def test_the_deadline_is_learnt_from_the_delays_and_kept_within_the_budget() -> 
     assert matcher.statistics().deadline_ns == 100 * MS
     matcher.wait_budget_ns = -5 * MS
     assert matcher.statistics().deadline_ns == 0
+
+
+def test_the_wait_leaves_room_for_transport_and_work_but_never_vanishes() -> None:
+    wait = WaitBudget(200 * MS)
+    assert wait.wait_ns == 200 * MS
+    vis = frame("vis", 0, delay_ms=40)
+    fused = fused_frame(latencies_ns={"register_and_fuse": 35 * MS})
+    fused = replace(fused, pair=FramePair(vis=vis, ir=None, driver="vis"))
+    for _ in range(64):
+        wait.observe(fused)
+    assert wait.wait_ns == (200 - 40 - 35) * MS
+    hiccup = replace(fused, latencies_ns={"register_and_fuse": 900 * MS})
+    wait.observe(hiccup)
+    assert wait.wait_ns == (200 - 40 - 35) * MS
+    for _ in range(64):
+        wait.observe(hiccup)
+    assert wait.wait_ns == 100 * MS, "half stays: pairing nothing does not make the work faster"
+
+
+def test_a_measured_offset_holds_for_the_frames_that_come_after_it() -> None:
+    matcher = live("vis")
+    pairs: list[FramePair] = []
+    for i in range(60):
+        if i == 30:
+            matcher.set_offset(-5 * MS)
+        matcher.push(frame("ir", i * 40, seq=i, delay_ms=20))
+        matcher.push(frame("vis", i * 40, seq=i, delay_ms=20))
+        pairs += matcher.poll((i * 40 + 30) * MS)
+    before, after = [p for p in pairs if p.vis.seq < 29], [p for p in pairs if p.vis.seq >= 30]
+    assert {(p.offset_ns, p.dt_ns) for p in before} == {(0, 0)}
+    assert {(p.offset_ns, p.dt_ns, p.offset_source) for p in after} == {(-5 * MS, -5 * MS, "auto")}
+    assert all(p.ir is not None and p.ir.seq == p.vis.seq for p in before + after)
+    assert matcher.statistics().offset_ns == -5 * MS
+    assert_conserved(matcher)
+
+
+def test_the_deadline_knows_the_offset() -> None:
+    matcher = live("vis", offset_ms=-60)
+    for i in range(50):
+        # Both arrive 50 ms after capture, but what belongs together is stamped 60 ms later in the infrared.
+        matcher.push(frame("vis", i * 40, delay_ms=50))
+        matcher.push(frame("ir", i * 40, delay_ms=50))
+        matcher.poll((i * 40 + 60) * MS)
+    assert matcher.statistics().deadline_ns == (60 + 20 + 5) * MS
 
 
 def test_stamp_uncertainty_widens_the_window_within_reason() -> None:

@@ -20,6 +20,7 @@ from streamfuse.capture import SOURCES
 from streamfuse.clock import NS_PER_S, Clock, RealClock
 from streamfuse.errors import ConfigError, SinkError, SourceError
 from streamfuse.frame import FusedFrame, Registration, Status
+from streamfuse.pairing.matcher import Matcher
 from streamfuse.pipeline import Pipeline, live
 from streamfuse.pipeline.statistics import Report
 from streamfuse.registration import REGISTRARS
@@ -550,6 +551,39 @@ def test_python_code_as_cameras_and_sink() -> None:
     assert_sound(report)
     assert len(kept.frames) == 40
     assert kept.frames[0].image.shape == (HEIGHT, WIDTH, 3)
+
+
+def test_the_wait_for_a_partner_is_bounded_by_the_latency_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Matcher] = []
+
+    def keep(*args: Any, **more: Any) -> Matcher:
+        made.append(Matcher(*args, **more))
+        return made[-1]
+
+    monkeypatch.setattr("streamfuse.pipeline.pipeline.Matcher", keep)
+    camera = {"kind": "python", "live": True, "fps": 25}
+    tree = {
+        "sources": {"ir": camera, "vis": camera},
+        "registration": {"model": "none"},
+        "fusion": {"model": "max"},
+        "worker": {"device": "cpu"},
+        "pairing": {"driver": "vis"},
+        "pipeline": {"latency_budget_ms": 80},
+    }
+
+    def pictures() -> Iterator[Any]:
+        for i in range(30):
+            RealClock().sleep_ns(20_000_000)
+            yield picture(i)
+
+    # Until delays are known a live run is patient for 300 ms, more than this budget.
+    report = Pipeline.from_config(tree, ir=pictures, vis=pictures).run()
+    assert_sound(report)
+    assert made[0].wait_budget_ns is not None
+    assert 40_000_000 <= made[0].wait_budget_ns < 80_000_000
+    deadline = made[0].statistics().deadline_ns
+    assert deadline is not None
+    assert deadline <= made[0].wait_budget_ns
 
 
 # --- A real camera ------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ COMMANDS = (
     "devices",
     "synth",
     "calibrate",
+    "offset",
     "eval",
     "model",
     "bench",

@@ -87,6 +87,18 @@ def describe(report: Report) -> str:
     return f"{counts}  {status}  held {report.held}  dropped {lost}"
 
 
+def describe_offset(report: Report) -> str:
+    """The time offset in use and what is measured of it; empty when there is neither."""
+    offset = report.offset
+    if "status" not in offset:
+        in_use = offset.get("in_use_ms")
+        return f"{in_use:+.1f} ms" if in_use else ""
+    said = f"{offset['status']}: {offset['reason']}"
+    if offset["estimate_ms"] is not None:
+        said = f"measured {offset['estimate_ms']:+.1f} +- {offset['uncertainty_ms']:.1f} ms"
+    return f"{offset.get('in_use_ms', 0.0):+.1f} ms in use ({offset.get('source', 'config')}), {said}"
+
+
 def print_report(report: Report, *, as_json: bool = False) -> None:
     """The final counts, as text or as one JSON line."""
     if as_json:
@@ -101,6 +113,8 @@ def print_report(report: Report, *, as_json: bool = False) -> None:
     status = ", ".join(f"{name} {count}" for name, count in sorted(report.status.items()))
     print(f"   status: {status or 'no frames'}; warm {report.warm}")
     print(f"    |dt| : p50 {report.dt_ms['p50']:.1f} ms, p95 {report.dt_ms['p95']:.1f} ms")
+    if offset := describe_offset(report):
+        print(f"   offset: {offset}")
     for stage, ms in report.latency_ms.items():
         print(f"  {stage}: p50 {ms['p50']:.1f} ms, p95 {ms['p95']:.1f} ms, p99 {ms['p99']:.1f} ms")
     for note in report.notes:

@@ -16,7 +16,7 @@ Trade-off. Waiting for proof costs up to one period of the other stream and halv
 from collections import Counter
 
 from streamfuse.clock import NS_PER_MS
-from streamfuse.frame import STREAMS, DropCause, Frame, FramePair, Stream
+from streamfuse.frame import STREAMS, DropCause, Frame, FramePair, OffsetSource, Stream
 from streamfuse.pairing.limits import Limits
 from streamfuse.pairing.options import PairingOptions
 from streamfuse.pairing.statistics import MatcherStatistics
@@ -49,11 +49,10 @@ class Matcher:
         self.driver: Stream = default_driver if options.driver == "auto" else options.driver
         self.live = live
         self._capacity = capacity
-        self._offset_ns = round((options.offset_ms or 0.0) * NS_PER_MS)
-        self._tracks: dict[Stream, Track] = {
-            "ir": Track(offset_ns=self._offset_ns),
-            "vis": Track(offset_ns=0),
-        }
+        self._tracks: dict[Stream, Track] = {stream: Track() for stream in STREAMS}
+        self._offset_source: OffsetSource = "config"
+        if isinstance(options.offset_ms, float):
+            self._tracks["ir"].offset_ns = round(options.offset_ms * NS_PER_MS)
         self._other: Stream = "vis" if self.driver == "ir" else "ir"
         self._lead = self._tracks[self.driver]
         self._follow = self._tracks[self._other]
@@ -72,6 +71,12 @@ class Matcher:
     @wait_budget_ns.setter
     def wait_budget_ns(self, budget_ns: int | None) -> None:
         self._limits.wait_budget_ns = budget_ns
+
+    def set_offset(self, offset_ns: int) -> None:
+        """The offset measured between the streams, for infrared frames pushed from now on. What changes it
+        must change it by less than the time between two of them, or frames seem to go back in time."""
+        self._tracks["ir"].offset_ns = offset_ns
+        self._offset_source = "auto"
 
     # -- in ------------------------------------------------------------------------------------
 
@@ -152,7 +157,7 @@ class Matcher:
             window_ns=self._limits.window_ns(),
             hold_max_ns=self._limits.hold_max_ns(),
             deadline_ns=self._limits.deadline_ns() if self.live else None,
-            offset_ns=self._offset_ns,
+            offset_ns=tracks["ir"].offset_ns,
             period_ns={s: t.period_ns for s, t in tracks.items()},
             delay_p50_ns={s: t.delay_ns(0.5) for s, t in tracks.items()},
             delay_p99_ns={s: t.delay_ns(0.99) for s, t in tracks.items()},
@@ -303,7 +308,8 @@ class Matcher:
             driver=self.driver,
             dt_ns=dt,
             window_ns=window,
-            offset_ns=self._offset_ns,
+            offset_ns=self._tracks["ir"].offset_ns if ir is None else ir.offset_ns,
+            offset_source=self._offset_source,
             held=held,
             ir_before=before if before is not None and before.epoch == epoch else None,
             ir_after=after if after is not None and after.epoch == epoch else None,

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from streamfuse.registry import Options
 
@@ -24,6 +24,15 @@ class PairingOptions(Options):
     hold_max_ms: Annotated[float, Field(ge=0)] | None = Field(
         None, description="vis-driven: oldest infrared frame reused; null: 1.6 periods of the slower stream"
     )
-    offset_ms: float | None = Field(
-        None, description="positive: the same event is later in the visible; null: no offset"
+    offset_ms: float | Literal["auto"] | None = Field(
+        None,
+        description="positive: the same event is later in the visible; null: no offset; auto: measured from "
+        "what moves, while the run goes on when live, over both clips beforehand when not",
     )
+
+    @field_validator("offset_ms", mode="before")
+    @classmethod
+    def _number_or_auto(cls, value: object) -> object:
+        if isinstance(value, str) and value != "auto":
+            raise ValueError("must be a number of milliseconds, auto or null")
+        return value

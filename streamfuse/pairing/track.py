@@ -21,6 +21,7 @@ class Entry:
 
     frame: Frame
     t: int
+    offset_ns: int
     used: bool = False
     late: bool = False
 
@@ -37,9 +38,12 @@ class Track:
 
     Periods are learnt only from stamps handed over by `learn_until`, so that a decision about time t
     rests on stamps up to t and not on what happened to have been pushed already.
+
+    Attributes:
+        offset_ns: what is added to the capture times of frames pushed from now on.
     """
 
-    def __init__(self, *, offset_ns: int) -> None:
+    def __init__(self) -> None:
         self.entries: deque[Entry] = deque()
         self.ended = False
         self.pushed = 0
@@ -48,7 +52,7 @@ class Track:
         self.newest_t: int | None = None
         self.newest_arrival: int | None = None
         self.previous: Frame | None = None
-        self._offset_ns = offset_ns
+        self.offset_ns = 0
         self._epoch = 0
         self._unlearnt: deque[_Stamp] = deque()
         self._learnt: _Stamp | None = None
@@ -63,15 +67,15 @@ class Track:
     def push(self, frame: Frame) -> Entry | None:
         """Append a frame; None when its stamp does not follow the newest one (counted)."""
         self.pushed += 1
-        t = frame.t_capture + self._offset_ns
+        t = frame.t_capture + self.offset_ns
         if self.newest_t is not None and t <= self.newest_t:
             self.drops[DropCause.LATE if frame.epoch == self._epoch else DropCause.EPOCH_RESET] += 1
             return None
         self.newest_t, self.newest_arrival, self._epoch = t, frame.t_arrival, frame.epoch
         self._unlearnt.append(_Stamp(t, frame.epoch, frame.stamp_uncertainty_ns))
-        self._delays.append(frame.t_arrival - frame.t_capture)
+        self._delays.append(frame.t_arrival - t)
         self._sorted_delays = []
-        entry = Entry(frame, t)
+        entry = Entry(frame, t, self.offset_ns)
         self.entries.append(entry)
         return entry
 
@@ -129,7 +133,7 @@ class Track:
         return 0 if self._learnt is None else self._learnt.uncertainty_ns
 
     def delay_ns(self, quantile: float) -> int | None:
-        """Quantile (0..1) of arrival minus capture over recent frames, None before the first one."""
+        """Quantile (0..1) of arrival minus `t` over recent frames, None before the first one."""
         if not self._delays:
             return None
         if not self._sorted_delays:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from streamfuse.clock import Clock
 from streamfuse.frame import STREAMS, DropCause, Frame, FramePair, FusedFrame, Stream
 from streamfuse.pairing.matcher import Matcher
+from streamfuse.pipeline.offset import OffsetInUse
 from streamfuse.pipeline.statistics import Statistics
 from streamfuse.spans import span
 from streamfuse.worker import Worker
@@ -21,6 +22,7 @@ class FusionCore:
     Args:
         live: stamps are on the clock's own line, so ages can be told and old pairs dropped.
         budget_ns: live: a pair older than this is dropped when a newer one waits.
+        offset: what measures the offset between the streams; None: the matcher's own stays.
     """
 
     def __init__(
@@ -32,6 +34,7 @@ class FusionCore:
         budget_ns: int,
         clock: Clock,
         statistics: Statistics,
+        offset: OffsetInUse | None = None,
     ) -> None:
         self._matcher = matcher
         self._worker = worker
@@ -39,6 +42,7 @@ class FusionCore:
         self._budget_ns = budget_ns
         self._clock = clock
         self._statistics = statistics
+        self._offset = offset
         self._matcher_drops = {stream: _Increments() for stream in STREAMS}
         self._capture_drops = {stream: _Increments() for stream in STREAMS}
         self._ended: set[Stream] = set()
@@ -51,6 +55,11 @@ class FusionCore:
     def feed(self, frame: Frame) -> None:
         """Take in one frame of either stream; each stream in order."""
         self._statistics.frame_in(frame.stream)
+        if self._offset is not None:
+            self._offset.observe(frame)
+            offset_ns = self._offset.at(frame.t_capture) if frame.stream == "ir" else None
+            if offset_ns is not None:
+                self._matcher.set_offset(offset_ns)
         self._matcher.push(frame)
 
     def lost_before(self, stream: Stream, drops: Mapping[DropCause, int]) -> None:

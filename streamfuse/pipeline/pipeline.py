@@ -21,9 +21,11 @@ from streamfuse.config import Component, Config, load_config, parse_config
 from streamfuse.errors import ConfigError, SinkError
 from streamfuse.frame import STREAMS, DropCause, FusedFrame, SourceInfo, Stream
 from streamfuse.pairing.matcher import Matcher
+from streamfuse.pairing.wait_budget import WaitBudget
 from streamfuse.pipeline.core import FusionCore
 from streamfuse.pipeline.live import LiveRunner
 from streamfuse.pipeline.offline import run_offline
+from streamfuse.pipeline.offset import LiveOffset, OffsetInUse, described, measure_recording
 from streamfuse.pipeline.read_ahead import ReadAhead
 from streamfuse.pipeline.sink_runner import SinkRunner, WindowRunner
 from streamfuse.pipeline.statistics import Report, Statistics
@@ -63,17 +65,18 @@ class Pipeline:
             "vis": self._reader("vis", config.vis),
         }
         self.live = self._decide_live()
-        calibration = None if config.calibration is None else RigCalibration.load(config.calibration)
+        self._calibration = None if config.calibration is None else RigCalibration.load(config.calibration)
         self._worker = Worker(
             config.registration,
             config.fusion,
-            calibration=calibration,
+            calibration=self._calibration,
             options=config.worker,
             clock=self._clock,
         )
         self._runners: list[SinkRunner] = []
         self._windows: list[WindowRunner] = []
         self._make_sinks(config.sinks)
+        self._offset: OffsetInUse | None = None
         self._swap_checked = False
         self._stop = threading.Event()
         self._started = False
@@ -209,6 +212,8 @@ class Pipeline:
 
     def _open(self) -> None:
         try:
+            if not self.live:
+                self._offset = self._recorded_offset()
             for stream, reader in self._readers.items():
                 self.infos[stream] = reader.open()
             driver = "vis" if self._config.pairing.driver == "auto" else self._config.pairing.driver
@@ -250,19 +255,43 @@ class Pipeline:
             if not window.pump(PUMP_MS):
                 self._stop.set()
 
-    def _core(self) -> FusionCore:
-        matcher = Matcher(self._config.pairing, live=self.live, default_driver="vis")
+    def _core(self, matcher: Matcher, offset: OffsetInUse | None) -> FusionCore:
         return FusionCore(
             matcher,
             self._worker,
             live=self.live,
-            budget_ns=round(self._config.pipeline.latency_budget_ms * NS_PER_MS),
+            budget_ns=self._budget_ns,
             clock=self._clock,
             statistics=self.statistics,
+            offset=offset,
         )
 
+    def _matcher(self) -> Matcher:
+        return Matcher(self._config.pairing, live=self.live, default_driver="vis")
+
+    @property
+    def _budget_ns(self) -> int:
+        return round(self._config.pipeline.latency_budget_ms * NS_PER_MS)
+
+    @property
+    def _auto_offset(self) -> bool:
+        return self._config.pairing.offset_ms == "auto"
+
+    def _recorded_offset(self) -> OffsetInUse | None:
+        """The offset of the two recordings, read once before the run, when asked for."""
+        if not self._auto_offset:
+            return None
+        recorded = measure_recording(self._config, clock=self._clock)
+        overall = recorded.measurement.overall
+        self.statistics.tell_offset(**described(overall))
+        if overall.offset_s is None:
+            text = f"time offset {overall.status}: {overall.reason}; none is used"
+            log.warning(text)
+            self.statistics.note(text)
+        return recorded
+
     def _run_offline(self) -> Iterator[FusedFrame]:
-        core = self._core()
+        core = self._core(self._matcher(), self._offset)
         # Pictures that a caller's own code makes are made on the caller's thread, when they are needed.
         ahead = {
             stream: ReadAhead(reader)
@@ -286,8 +315,21 @@ class Pipeline:
     def _run_live(self) -> Iterator[FusedFrame]:
         slots: deque[FusedFrame] = deque()
         arrived = threading.Condition()
+        matcher = self._matcher()
+        wait = WaitBudget(self._budget_ns)
+        matcher.wait_budget_ns = wait.wait_ns
+        offset: LiveOffset | None = None
+        if self._auto_offset:
+            offset = LiveOffset(
+                self._calibration,
+                tell=lambda estimate: self.statistics.tell_offset(**described(estimate)),
+            )
 
         def deliver(frame: FusedFrame) -> None:
+            wait.observe(frame)
+            matcher.wait_budget_ns = wait.wait_ns
+            if offset is not None:
+                offset.learn_geometry(frame)
             self._deliver(frame)
             with arrived:
                 if len(slots) >= OUTPUT_SLOTS:
@@ -308,7 +350,9 @@ class Pipeline:
             )
             for stream, reader in self._readers.items()
         }
-        runner = LiveRunner(self._core(), captures, deliver, clock=self._clock)
+        runner = LiveRunner(self._core(matcher, offset), captures, deliver, clock=self._clock)
+        if offset is not None:
+            offset.start()
         runner.start()
         try:
             while not self._stop.is_set():
@@ -326,6 +370,8 @@ class Pipeline:
                 text = "the fusing thread did not end and was left behind; its last frames are not counted"
                 log.warning(text)
                 self.statistics.note(text)
+            if offset is not None:
+                offset.stop()
         yield from slots
         if runner.error is not None:
             raise runner.error

@@ -8,7 +8,9 @@ import math
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
+from streamfuse.clock import NS_PER_MS
 from streamfuse.frame import STREAMS, DropCause, FusedFrame, Stream
 
 BINS_PER_OCTAVE = 16
@@ -59,7 +61,11 @@ class LatencyHistogram:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """A snapshot of a run's counts. Latencies in milliseconds, by stage; `fps` over the frames so far."""
+    """A snapshot of a run's counts. Latencies in milliseconds, by stage; `fps` over the frames so far.
+
+    offset: `in_use_ms` and `source` of the newest frame, and what the estimator says when there is one
+    (`status`, `reason`, `estimate_ms`, `uncertainty_ms`).
+    """
 
     frames_in: dict[str, int]
     frames_used: dict[str, int]
@@ -73,6 +79,7 @@ class Report:
     duration_s: float
     dt_ms: dict[str, float]
     latency_ms: dict[str, dict[str, float]]
+    offset: dict[str, Any]
     notes: list[str] = field(default_factory=list)
 
     def unaccounted(self) -> dict[str, int]:
@@ -102,6 +109,8 @@ class Statistics:
         self._first_ns: int | None = None
         self._last_ns = 0
         self._notes: list[str] = []
+        self._offset_in_use: dict[str, Any] = {}
+        self._offset: dict[str, Any] = {}
 
     def frame_in(self, stream: Stream, count: int = 1) -> None:
         with self._lock:
@@ -121,6 +130,11 @@ class Statistics:
         with self._lock:
             self._notes.append(text)
 
+    def tell_offset(self, **said: Any) -> None:
+        """What the offset estimator says by now."""
+        with self._lock:
+            self._offset = said
+
     def frame_out(self, frame: FusedFrame, now_ns: int) -> None:
         """Count a fused frame as it leaves the worker."""
         with self._lock:
@@ -128,6 +142,11 @@ class Statistics:
             self._status[frame.status.value] += 1
             self._warm += frame.warm
             self._held += frame.pair.held
+            pair = frame.pair
+            self._offset_in_use = {
+                "in_use_ms": round(pair.offset_ns / NS_PER_MS, 2),
+                "source": pair.offset_source,
+            }
             self._used["vis"] += 1
             ir = frame.pair.ir
             if ir is not None:
@@ -171,5 +190,6 @@ class Statistics:
                 duration_s=round(elapsed / 1e9, 3),
                 dt_ms=self._dt.summary(),
                 latency_ms={stage: h.summary() for stage, h in sorted(self._latency.items())},
+                offset={**self._offset_in_use, **self._offset},
                 notes=list(self._notes),
             )
