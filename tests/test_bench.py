@@ -80,6 +80,10 @@ def test_a_run_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
     assert offline["fps"] > 0
     assert 30 < offline["peak_mib"] < 1000
     assert {"register", "warp", "fuse", "colour", "sink.file"} <= offline["latency_ms"].keys()
+    for name in ("decode", "to_rgb", "pair", "warp", "to_yuv", "encode", "write", "register_and_fuse"):
+        stage = offline["stages_ms"][name]
+        assert 0 < stage["p50"] <= stage["p95"] <= stage["p99"]
+        assert 0 <= stage["cpu_p50"] <= stage["cpu_p99"]
     assert live["latency_ms"]["capture_to_sink.file"]["p99"] > 0
 
 

@@ -46,11 +46,11 @@ def test_a_profiled_run_shows_every_stage_on_its_thread(tmp_path: Path) -> None:
 
     spans = by_thread(trace)
     for stream in ("ir", "vis"):
-        assert {"read", "decode", "convert", "condition"} <= spans[f"streamfuse-read-{stream}"].keys()
+        assert {"read", "decode", "to_rgb", "condition"} <= spans[f"streamfuse-read-{stream}"].keys()
     fusing = spans["MainThread"]
     stages = {"pair", "calibrate", "register", "maps", "correlate", "fit", "warp", "fuse", "colour"}
     assert stages <= fusing.keys()
-    assert {"convert", "encode", "write"} <= spans["streamfuse-sink-file"].keys()
+    assert {"to_yuv", "encode", "write"} <= spans["streamfuse-sink-file"].keys()
     whole = spans["streamfuse-sink-file"]["sink.file"]
     assert [event["args"]["frame"] for event in whole] == list(range(len(fusing["register"])))
     assert len(whole) >= 4
@@ -59,6 +59,7 @@ def test_a_profiled_run_shows_every_stage_on_its_thread(tmp_path: Path) -> None:
     for stage in ("register", "warp", "fuse", "colour", "register_and_fuse"):
         shown = [event["dur"] for event in fusing[stage]]
         assert shown == pytest.approx([line[stage] / 1000 for line in logged])
+    assert all(0 < event["tdur"] <= event["dur"] + 1000 for event in fusing["register_and_fuse"])
     for outer, inner in zip(fusing["register_and_fuse"], fusing["register"], strict=True):
         assert outer["ts"] <= inner["ts"] < inner["ts"] + inner["dur"] <= outer["ts"] + outer["dur"] + 1e-3
 

@@ -7,6 +7,9 @@ from typing import Any
 
 from streamfuse.cli.model import parse_size
 
+PAGE_COLUMNS = 180
+"""Of tables that go into a file."""
+
 
 def add_parser(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser("bench", help="what models and runs cost here")
@@ -77,7 +80,8 @@ def run(args: argparse.Namespace) -> int:
             device=args.device,
             clock=RealClock(),
         )
-        table, bars, figures = report.model_table(rows), report.model_bars(rows), report.model_figures(rows)
+        tables, bars = [report.model_table(rows)], report.model_bars(rows)
+        figures = report.model_figures(rows)
     else:
         rows = pipeline.bench_pipeline(
             clips,
@@ -87,24 +91,27 @@ def run(args: argparse.Namespace) -> int:
             seconds=args.seconds,
             live=not args.no_live,
         )
-        table, bars = report.pipeline_table(rows), report.pipeline_bars(rows)
+        tables = [report.pipeline_table(rows), report.stage_table(rows)]
+        bars = report.pipeline_bars(rows)
         figures = report.pipeline_figures(rows)
-    _print(machine, *table)
+    _print(machine, tables)
     _write(args, machine, rows, bars, figures)
     return 0
 
 
-def _print(machine: dict[str, Any], headings: list[str], cells: list[list[str]]) -> None:
+def _print(machine: dict[str, Any], tables: Sequence[tuple[list[str], list[list[str]]]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    told = ", ".join(f"{name} {value}" for name, value in machine.items() if name != "wall_s")
-    print(told)
-    table = Table(*headings)
-    for row in cells:
-        table.add_row(*row)
+    print(", ".join(f"{name} {value}" for name, value in machine.items() if name != "wall_s"))
     console = Console()
-    Console(width=None if console.is_terminal else 160).print(table)
+    if not console.is_terminal:
+        console = Console(width=PAGE_COLUMNS)
+    for headings, cells in tables:
+        table = Table(*headings)
+        for row in cells:
+            table.add_row(*row)
+        console.print(table)
 
 
 def _write(
