@@ -55,7 +55,17 @@ class PipelineOptions(Options):
         "auto", description="auto: live when both sources are live; offline never drops a frame"
     )
     latency_budget_ms: Annotated[float, Field(gt=0)] = Field(
-        250.0, description="live: a pair older than this from capture is dropped when a newer one waits"
+        250.0,
+        description="live: from capture to the last sink; a pair that would be later is dropped when a newer "
+        "one waits",
+    )
+    ladder: bool = Field(
+        True,
+        description="live: do less for each frame when the budget would be broken, down to the visible "
+        "picture alone, and more again later; offline every frame gets all the work",
+    )
+    reuse_frames: Annotated[int, Field(ge=1, le=30)] = Field(
+        4, description="ladder: frames that reuse a field before it is refined again"
     )
     sink_queue: Annotated[int, Field(ge=1, le=1024)] = Field(
         8, description="frames that may wait for each sink"

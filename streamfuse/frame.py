@@ -49,7 +49,7 @@ class Status(StrEnum):
     OK = "ok"
     """Estimated on this frame."""
     HELD = "held"
-    """The last good field, because this frame gave none to be trusted."""
+    """The last good field: this frame gave none to be trusted, or was not asked for one (see `Rung`)."""
     CALIBRATION = "calibration"
     """The rig calibration alone."""
     OFF = "off"
@@ -57,13 +57,21 @@ class Status(StrEnum):
 
 
 class Rung(StrEnum):
-    """The degradation ladder, best first."""
+    """The degradation ladder, best first: how much work a live frame got, to be shown in time.
+
+    What came of that work is the `Status`: without a field to reuse, a frame on `reuse` may be `off`.
+    """
 
     FULL = "full"
+    """All there is; offline always."""
     REFINE = "refine"
+    """One refinement of the last field, no search."""
     REUSE = "reuse"
+    """The last good field as it is."""
     CALIBRATION = "calibration"
+    """The rig calibration alone, no registration."""
     PASS_THROUGH = "pass_through"
+    """The visible picture, unfused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,7 +213,7 @@ class FusedFrame:
     """One finished picture and everything a consumer may want to know about it.
 
     image: uint8 (H, W, 3) RGB in visible geometry. registered_ir: uint8 (H, W). valid: uint8 (H, W),
-    255 where infrared covers the picture. latencies_ns: durations by stage name.
+    255 where infrared covers the picture. rung: the work it got. latencies_ns: durations by stage name.
     """
 
     image: Image8

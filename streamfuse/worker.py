@@ -9,6 +9,7 @@ calibration, then the visible picture alone.
 """
 
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -104,19 +105,32 @@ class Worker:
         self._good = None
         self._fuser.reset()
 
-    def process(self, pair: FramePair, *, seq: int = 0, dropped: dict[str, int] | None = None) -> FusedFrame:
-        """Register and fuse one pair. The result has the visible picture's size."""
+    def process(
+        self,
+        pair: FramePair,
+        *,
+        seq: int = 0,
+        dropped: dict[str, int] | None = None,
+        rung: Rung = Rung.FULL,
+        rung_reason: str = "",
+    ) -> FusedFrame:
+        """Register and fuse one pair. The result has the visible picture's size.
+
+        rung: how much work it gets. rung_reason: why not all, for whoever takes the frame, in `extra`.
+        """
         self._latencies = {}
         vis = pair.vis.image
         with timed("register_and_fuse", self._latencies, self._clock, seq):
-            if pair.ir is None:
-                registration = identity(Status.OFF, pair.reason or "no infrared frame")
+            if pair.ir is None or rung is Rung.PASS_THROUGH:
+                registration = self._unregistered(rung, pair.t_capture)
+                if pair.ir is None:
+                    registration = identity(Status.OFF, pair.reason or "no infrared frame")
                 image, registered = vis, np.zeros(vis.shape[:2], np.uint8)
                 valid = registered
             else:
                 with span("luma"):
                     y = luma(vis)
-                image, registered, valid, registration = self._fuse(pair, pair.ir, y)
+                image, registered, valid, registration = self._fuse(pair, pair.ir, y, rung)
         return FusedFrame(
             image=image,
             seq=seq,
@@ -125,30 +139,25 @@ class Worker:
             registered_ir=registered,
             valid=valid,
             registration=registration,
-            rung=Rung.PASS_THROUGH if registration.status is Status.OFF else Rung.FULL,
+            rung=rung,
             latencies_ns=self._latencies,
             dropped=dropped or {},
-            extra=self._extra,
+            extra=self._extra | {"rung_reason": rung_reason} if rung_reason else self._extra,
         )
 
     def _timed(self, stage: str) -> AbstractContextManager[None]:
         return timed(stage, self._latencies, self._clock)
 
-    def _fuse(self, pair: FramePair, ir: Frame, y: Image8) -> tuple[Image8, Image8, Mask, Registration]:
+    def _fuse(
+        self, pair: FramePair, ir: Frame, y: Image8, rung: Rung
+    ) -> tuple[Image8, Image8, Mask, Registration]:
         self._guard(pair, ir)
         calibration = self._rig(ir.image, y)
-        with self._timed("calibrate"):
-            ir_in_vis, ir_valid = calibration.bring_infrared(ir.image)
         fused_y: Image8 | None = None
-        with self._timed("register"):
-            prior = self._good if self._options.temporal else None
-            if self._joint is not None:
-                found, fused_y = self._joint.register_and_fuse(ir_in_vis, y, valid=ir_valid, prior=prior)
-            else:
-                found = self._registrar.register(ir_in_vis, y, valid=ir_valid, prior=prior)
-        registration = self._judge(found, pair.t_capture)
-        if registration is not found:
-            fused_y = None
+        if rung in (Rung.FULL, Rung.REFINE):
+            registration, fused_y = self._register(ir, y, calibration, pair.t_capture)
+        else:
+            registration = self._unregistered(rung, pair.t_capture)
         with self._timed("warp"):
             registered, valid = warp_infrared(ir.image, registration, calibration, (y.shape[0], y.shape[1]))
         if registration.status is Status.OFF:
@@ -161,6 +170,30 @@ class Worker:
         with self._timed("colour"):
             image = replace_luma(pair.vis.image, fused_y)
         return image, registered, valid, registration
+
+    def _register(
+        self, ir: Frame, y: Image8, calibration: RigCalibration, t_ns: int
+    ) -> tuple[Registration, Image8 | None]:
+        """The field to use, and the fused luma when a joint model made it with that field."""
+        with self._timed("calibrate"):
+            ir_in_vis, ir_valid = calibration.bring_infrared(ir.image)
+        fused_y: Image8 | None = None
+        with self._timed("register"):
+            prior = self._good if self._options.temporal else None
+            if self._joint is not None:
+                found, fused_y = self._joint.register_and_fuse(ir_in_vis, y, valid=ir_valid, prior=prior)
+            else:
+                found = self._registrar.register(ir_in_vis, y, valid=ir_valid, prior=prior)
+        registration = self._judge(found, t_ns)
+        return registration, fused_y if registration is found else None
+
+    def _unregistered(self, rung: Rung, now_ns: int) -> Registration:
+        """What is used on the rungs that look at no picture."""
+        if rung is Rung.PASS_THROUGH:
+            return identity(Status.OFF, "passed through, to save time")
+        if rung is Rung.REUSE:
+            return self._instead("the field of an earlier frame, to save time", now_ns)
+        return self._without_field("the rig calibration alone, to save time")
 
     def _guard(self, pair: FramePair, ir: Frame) -> None:
         """Drop what was learnt when the pictures no longer continue the earlier ones."""
@@ -178,19 +211,25 @@ class Worker:
             self._good, self._good_at_ns = found, now_ns
             return found
         reason = found.reason or f"confidence {found.confidence:.2f} below {self._options.min_confidence:.2f}"
+        return self._instead(reason, now_ns, found)
+
+    def _instead(self, reason: str, now_ns: int, found: Registration | None = None) -> Registration:
+        """The last good field while it is young enough, else what there is without."""
         good = self._good
-        if good is not None and now_ns - self._good_at_ns <= self._options.hold_s * NS_PER_S:
-            return Registration(
-                status=Status.HELD,
-                confidence=found.confidence,
-                matrix=good.matrix,
-                flow=good.flow,
-                reason=reason,
-                warm=found.warm,
-            )
-        if self._calibration is not None:
-            return identity(Status.CALIBRATION, reason)
-        return identity(Status.OFF, reason)
+        if good is None or now_ns - self._good_at_ns > self._options.hold_s * NS_PER_S:
+            return self._without_field(reason)
+        if good.status is Status.CALIBRATION:
+            return good
+        return replace(
+            good,
+            status=Status.HELD,
+            confidence=good.confidence if found is None else found.confidence,
+            reason=reason,
+            warm=found is not None and found.warm,
+        )
+
+    def _without_field(self, reason: str) -> Registration:
+        return identity(Status.OFF if self._calibration is None else Status.CALIBRATION, reason)
 
     def _rig(self, ir: Image8, y: Image8) -> RigCalibration:
         """The rig's calibration, or the plain resize while there is none."""

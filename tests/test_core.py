@@ -23,7 +23,7 @@ class PretendWorker:
         self._clock = clock
         self.cost_ns = cost_ns
 
-    def process(self, pair: FramePair, *, seq: int, dropped: dict[str, int]) -> FusedFrame:
+    def process(self, pair: FramePair, *, seq: int, dropped: dict[str, int], **_: Any) -> FusedFrame:
         self._clock.advance_ns(self.cost_ns)
         template = fused_frame(seq)
         return FusedFrame(

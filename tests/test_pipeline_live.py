@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice, pairwise
+from itertools import count, islice, pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,7 +19,7 @@ from rtsp import RtspServer
 from streamfuse.capture import SOURCES
 from streamfuse.clock import NS_PER_S, Clock, RealClock
 from streamfuse.errors import ConfigError, SinkError, SourceError
-from streamfuse.frame import FusedFrame, Registration, Status
+from streamfuse.frame import FusedFrame, Registration, Rung, Status
 from streamfuse.pairing.matcher import Matcher
 from streamfuse.pipeline import Pipeline, live
 from streamfuse.pipeline.statistics import Report
@@ -457,7 +457,7 @@ def test_the_end_waits_for_a_slow_frame_and_counts_it(monkeypatch: pytest.Monkey
     monkeypatch.setattr(live, "END_S", 0.0)
     monkeypatch.setattr(live, "DRAIN_S", 0.0)
     machine, cameras = Machine(load_s=0.5), (camera(frames=ENDLESS), camera(frames=ENDLESS))
-    pipeline = make(*cameras, registration={"model": "heavy", "machine": machine})
+    pipeline = make(*cameras, registration={"model": "heavy", "machine": machine}, pipeline={"ladder": False})
     for frame in pipeline:
         if frame.seq == 2:
             machine.busy.clear()
@@ -482,6 +482,59 @@ def test_a_model_that_never_answers_does_not_hold_up_the_end_and_is_reported(
     stopper.join()
     assert any("did not end and was left behind" in note for note in report.notes)
     machine.release.set()
+
+
+# --- Too much to do -----------------------------------------------------------------------------------
+
+
+def steady(fps: float, until: threading.Event) -> Callable[[], Iterator[Any]]:
+    """A camera that keeps its rate however busy the machine is."""
+
+    def frames() -> Iterator[Any]:
+        clock = RealClock()
+        start_ns = clock.now_ns()
+        for index in count():
+            due_ns = start_ns + round(index / fps * NS_PER_S)
+            if clock.sleep_ns(due_ns - clock.now_ns(), until):
+                return
+            yield picture(index)
+
+    return frames
+
+
+def test_a_worker_made_slow_walks_down_the_ladder_and_comes_back() -> None:
+    machine, clock, kept, over = Machine(), RealClock(), Kept(), threading.Event()
+    pipeline = Pipeline.from_config(
+        {
+            "sources": {"ir": {"kind": "python", "live": True}, "vis": {"kind": "python", "live": True}},
+            "registration": {"model": "heavy", "machine": machine},
+            "fusion": {"model": "average"},
+            "worker": {"device": "cpu"},
+            "pipeline": {"latency_budget_ms": 400.0, "ring": 128},
+        },
+        ir=steady(20, over),
+        vis=steady(20, over),
+        sinks=[kept],
+    )
+    give_up_ns = clock.now_ns() + 60 * NS_PER_S
+    easy = cheap = 0
+    for frame in pipeline:
+        easy += frame.rung is Rung.FULL and not machine.load_s
+        cheap += frame.rung not in (Rung.FULL, Rung.REFINE)
+        if easy == 20 and not cheap:
+            machine.load_s = 0.3
+        if cheap == 30:
+            machine.load_s = 0.0
+        if (cheap > 30 and frame.rung is Rung.FULL) or clock.now_ns() > give_up_ns:
+            pipeline.stop()
+            over.set()
+    report = pipeline.report()
+    assert_sound(report)
+    assert Rung.FULL in [f.rung for f in kept.frames[-3:]], "back at the top"
+    assert report.rung_changes >= 3, "down at once, up one rung at a time"
+    assert report.rungs.keys() >= {"full", "refine", "reuse"}
+    assert report.frames_out > 0.5 * report.frames_in["vis"]
+    assert all(f.extra["rung_reason"] for f in kept.frames if f.rung is Rung.REUSE)
 
 
 # --- Recordings and cameras ---------------------------------------------------------------------------

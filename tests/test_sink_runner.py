@@ -6,7 +6,7 @@ import time
 import pytest
 from factories import fused_frame
 
-from streamfuse.clock import RealClock
+from streamfuse.clock import NS_PER_MS, NS_PER_S, RealClock
 from streamfuse.errors import SinkError
 from streamfuse.frame import FusedFrame
 from streamfuse.pipeline.sink_runner import SinkRunner, WindowRunner
@@ -125,10 +125,43 @@ class Window:
         self.closed += 1
 
 
+def make_window(window: Window, statistics: Statistics, *, live: bool = False) -> WindowRunner:
+    return WindowRunner("screen", window, live=live, clock=RealClock(), statistics=statistics)  # type: ignore[arg-type]
+
+
+def finished(index: int, *, age_ms: int, work_until_ms: int) -> FusedFrame:
+    """A live frame captured `age_ms` ago whose work was done at the age of `work_until_ms`."""
+    t_capture = RealClock().now_ns() - age_ms * NS_PER_MS
+    latencies = {"capture_to_fused": work_until_ms * NS_PER_MS}
+    return fused_frame(index, t_capture=t_capture, live=True, latencies_ns=latencies)
+
+
+def test_the_lag_of_a_sink_is_what_comes_after_the_work() -> None:
+    runner, statistics = make_runner(RecordingSink(), capacity=8, lossless=False)
+    window = make_window(Window(), statistics, live=True)
+    for output in (runner, window):
+        assert output.lag_ns == 0
+        output.put(finished(0, age_ms=5000, work_until_ms=4000))
+    runner.close()
+    latency = statistics.report().latency_ms
+    for name, output in (("test", runner), ("screen", window)):
+        assert output.lag_ns >= NS_PER_S
+        assert latency[f"capture_to_sink.{name}"]["p50"] >= 4900
+
+
+def test_a_sink_that_failed_has_no_lag(expects_errors: None) -> None:
+    runner, _ = make_runner(RecordingSink(fail_at=1), capacity=8, lossless=False)
+    for index in range(2):
+        runner.put(finished(index, age_ms=5000, work_until_ms=4000))
+    runner.close()
+    assert runner.error is not None
+    assert runner.lag_ns == 0
+
+
 def test_a_window_that_breaks_ends_alone(expects_errors: None) -> None:
     statistics = Statistics()
     window = Window(fail_at=2)
-    runner = WindowRunner("screen", window, statistics=statistics)  # type: ignore[arg-type]
+    runner = make_window(window, statistics)
     runner.start()
     for index in range(5):
         runner.put(fused_frame(index))
@@ -141,7 +174,7 @@ def test_a_window_that_breaks_ends_alone(expects_errors: None) -> None:
 
 
 def test_a_window_closed_by_its_user_ends_the_run() -> None:
-    runner = WindowRunner("screen", Window(closed_at=1), statistics=Statistics())  # type: ignore[arg-type]
+    runner = make_window(Window(closed_at=1), Statistics())
     going_on = []
     for index in range(3):
         runner.put(fused_frame(index))

@@ -24,7 +24,7 @@ from factories import fused_frame
 
 from streamfuse.clock import NS_PER_MS, VirtualClock
 from streamfuse.errors import SinkError
-from streamfuse.frame import Status
+from streamfuse.frame import Rung, Status
 from streamfuse.sinks.display import display_for_windows
 from streamfuse.sinks.screen import HELP, ScreenOptions, ScreenSink
 from streamfuse.sinks.views import render
@@ -42,7 +42,7 @@ import numpy as np
 from factories import fused_frame
 from streamfuse.clock import RealClock
 from streamfuse.errors import SinkError
-from streamfuse.frame import Status
+from streamfuse.frame import Rung, Status
 from streamfuse.sinks.screen import ScreenOptions, ScreenSink
 sink = ScreenSink(ScreenOptions(title="under test", snapshots=Path(sys.argv[2])), clock=RealClock())
 try:
@@ -429,6 +429,7 @@ def test_the_status_line_says_rate_latency_and_state(monkeypatch: pytest.MonkeyP
         sink.write(frame)
     assert sink._status_line(frame) == "25.0 fps   70 ms   held 0.90   smoke   dropped 3"
     assert " ms " not in sink._status_line(fused_frame(0))
+    assert "ok 0.90   rung reuse" in sink._status_line(fused_frame(0, rung=Rung.REUSE))
 
 
 def test_help_names_every_key() -> None:

@@ -9,7 +9,7 @@ from streamfuse.calibration.calibration import RigCalibration
 from streamfuse.clock import NS_PER_MS, VirtualClock
 from streamfuse.config import Component, WorkerOptions
 from streamfuse.errors import ConfigError
-from streamfuse.frame import Frame, FramePair, Image8, Registration, Status
+from streamfuse.frame import Frame, FramePair, Image8, Registration, Rung, Status
 from streamfuse.fusion.maximum import MaximumFuser
 from streamfuse.registration.none import NoneRegistrar
 from streamfuse.worker import Worker
@@ -104,6 +104,34 @@ def test_the_prior_is_the_last_good_field_and_not_beyond_a_break() -> None:
     for t, epoch in ((0, 0), (40, 0), (80, 0), (120, 0), (160, 1), (5000, 1)):
         worker.process(pair(t, epoch=epoch))
     assert script.priors == [None, GOOD, GOOD, GOOD, None, None]
+
+
+def test_a_rung_is_told_and_kept_to() -> None:
+    rig = RigCalibration.identity(ir_size=(64, 48), vis_size=(64, 48))
+    worker = make_worker(Script(GOOD, GOOD), calibration=rig)
+    worker.process(pair(0))
+    expected = {
+        Rung.REUSE: (Status.HELD, GOOD.matrix),
+        Rung.CALIBRATION: (Status.CALIBRATION, np.eye(3)),
+        Rung.PASS_THROUGH: (Status.OFF, np.eye(3)),
+        Rung.REFINE: (Status.OK, GOOD.matrix),
+    }
+    for index, (rung, (status, matrix)) in enumerate(expected.items()):
+        frame = worker.process(pair(40 * (index + 1)), rung=rung, rung_reason="slow")
+        assert (frame.rung, frame.status, frame.extra["rung_reason"]) == (rung, status, "slow")
+        np.testing.assert_array_equal(frame.registration.matrix, matrix)
+        assert (frame.image == frame.visible).all() == (rung is Rung.PASS_THROUGH)
+        assert frame.reason or status is Status.OK
+        assert ("register" in frame.latencies_ns) == (rung is Rung.REFINE)
+        assert ("fuse" in frame.latencies_ns) == (rung is not Rung.PASS_THROUGH)
+
+
+def test_with_no_field_to_reuse_the_calibration_stands_in_and_without_one_nothing() -> None:
+    rig = RigCalibration.identity(ir_size=(64, 48), vis_size=(64, 48))
+    assert make_worker(calibration=rig).process(pair(), rung=Rung.REUSE).status is Status.CALIBRATION
+    bare = make_worker(Script()).process(pair(), rung=Rung.REUSE)
+    assert (bare.rung, bare.status) == (Rung.REUSE, Status.OFF)
+    np.testing.assert_array_equal(bare.image, bare.visible)
 
 
 def test_independent_pictures_have_no_past() -> None:

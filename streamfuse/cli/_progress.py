@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from streamfuse.clock import NS_PER_S, RealClock
 from streamfuse.config import DEFAULT_FUSER, DEFAULT_REGISTRAR
 from streamfuse.errors import SinkError
-from streamfuse.frame import FusedFrame
+from streamfuse.frame import FusedFrame, Rung
 from streamfuse.pipeline import Pipeline
 from streamfuse.pipeline.statistics import Report
 
@@ -83,6 +83,8 @@ def describe(report: Report) -> str:
     latency = next((v for k, v in report.latency_ms.items() if k.startswith("capture_to_sink")), None)
     late = f"  latency {latency['p50']:.0f} ms (p99 {latency['p99']:.0f})" if latency else ""
     status = " ".join(f"{name} {count}" for name, count in sorted(report.status.items()))
+    if _degraded(report):
+        status += f"  {_rungs(report)}"
     counts = f"{report.frames_out} frames  {report.fps:.1f} fps{late}"
     return f"{counts}  {status}  held {report.held}  dropped {lost}"
 
@@ -112,6 +114,8 @@ def print_report(report: Report, *, as_json: bool = False) -> None:
     print(f"    fused: {report.frames_out} out, {report.fps:.1f} fps, {report.held} on held infrared")
     status = ", ".join(f"{name} {count}" for name, count in sorted(report.status.items()))
     print(f"   status: {status or 'no frames'}; warm {report.warm}")
+    if _degraded(report):
+        print(f"   ladder: {_rungs(report)}; {report.rung_changes} changes")
     print(f"    |dt| : p50 {report.dt_ms['p50']:.1f} ms, p95 {report.dt_ms['p95']:.1f} ms")
     if offset := describe_offset(report):
         print(f"   offset: {offset}")
@@ -119,6 +123,15 @@ def print_report(report: Report, *, as_json: bool = False) -> None:
         print(f"  {stage}: p50 {ms['p50']:.1f} ms, p95 {ms['p95']:.1f} ms, p99 {ms['p99']:.1f} ms")
     for note in report.notes:
         print(f"     note: {note}")
+
+
+def _degraded(report: Report) -> bool:
+    """Whether some frames got less than all the work."""
+    return set(report.rungs) > {Rung.FULL.value} or bool(report.rung_changes)
+
+
+def _rungs(report: Report) -> str:
+    return ", ".join(f"{rung} {report.rungs[rung]}" for rung in Rung if rung in report.rungs)
 
 
 def write_report(report: Report, path: str | Path) -> None:

@@ -133,6 +133,11 @@ class Matcher:
         return self._lead.entries[0].frame.t_arrival + self._limits.deadline_ns()
 
     @property
+    def period_ns(self) -> int | None:
+        """Usual time between the driver's frames, None while unknown."""
+        return self._lead.period_ns
+
+    @property
     def drops(self) -> dict[Stream, Counter[DropCause]]:
         return {stream: track.drops for stream, track in self._tracks.items()}
 

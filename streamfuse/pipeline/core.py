@@ -5,10 +5,11 @@ Offline runs, tests and replay drive it directly; a live run wraps it in threads
 """
 
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from streamfuse.clock import Clock
-from streamfuse.frame import STREAMS, DropCause, Frame, FramePair, FusedFrame, Stream
+from streamfuse.frame import STREAMS, DropCause, Frame, FramePair, FusedFrame, Rung, Stream
+from streamfuse.ladder import Ladder, Step
 from streamfuse.pairing.matcher import Matcher
 from streamfuse.pipeline.offset import OffsetInUse
 from streamfuse.pipeline.statistics import Statistics
@@ -23,6 +24,8 @@ class FusionCore:
         live: stamps are on the clock's own line, so ages can be told and old pairs dropped.
         budget_ns: live: a pair older than this is dropped when a newer one waits.
         offset: what measures the offset between the streams; None: the matcher's own stays.
+        ladder: live: says how much work each pair gets; None: all of it, always. Offline there is none.
+        sink_lag_ns: from the end of a recent frame's work until the slowest sink had it.
     """
 
     def __init__(
@@ -35,6 +38,8 @@ class FusionCore:
         clock: Clock,
         statistics: Statistics,
         offset: OffsetInUse | None = None,
+        ladder: Ladder | None = None,
+        sink_lag_ns: Callable[[], int] = int,
     ) -> None:
         self._matcher = matcher
         self._worker = worker
@@ -43,6 +48,8 @@ class FusionCore:
         self._clock = clock
         self._statistics = statistics
         self._offset = offset
+        self._ladder = ladder if live else None
+        self._sink_lag_ns = sink_lag_ns
         self._matcher_drops = {stream: _Increments() for stream in STREAMS}
         self._capture_drops = {stream: _Increments() for stream in STREAMS}
         self._ended: set[Stream] = set()
@@ -95,10 +102,11 @@ class FusionCore:
         """Fuse every pair that is decided."""
         while self._decide():
             pair = self._decided.popleft()
-            if self._live and self._decided and self._too_old(pair):
+            step = self._step_for(pair)
+            if self._decided and step.late:
                 self._drop(pair, DropCause.LATE)
             else:
-                yield self._fuse(pair)
+                yield self._fuse(pair, step.rung)
 
     def finish(self) -> None:
         """Account for all frames that will not be fused any more. Call once, when nothing more is stepped."""
@@ -117,21 +125,50 @@ class FusionCore:
             self._count_drops()
         return bool(self._decided)
 
-    def _too_old(self, pair: FramePair) -> bool:
-        return self._clock.now_ns() - pair.t_capture > self._budget_ns
+    def _step_for(self, pair: FramePair) -> Step:
+        """How much work a pair gets, and whether it will be late even so."""
+        if not self._live:
+            return Step(Rung.FULL)
+        now = self._clock.now_ns()
+        age = now - pair.t_capture
+        if self._ladder is None:
+            return Step(Rung.FULL, late=age > self._budget_ns)
+        moves = self._ladder.moves
+        step = self._ladder.choose(
+            now_ns=now, age_ns=age, period_ns=self._matcher.period_ns, sink_lag_ns=self._sink_lag_ns()
+        )
+        if self._ladder.moves != moves:
+            self._statistics.rung_change()
+        return step
 
-    def _fuse(self, pair: FramePair) -> FusedFrame:
+    def _fuse(self, pair: FramePair, rung: Rung) -> FusedFrame:
         ir_seq = None if pair.ir is None else pair.ir.seq
         self._settle_doubtful_ir(ir_seq)
         if ir_seq is not None:
             self._last_ir_out = ir_seq
-        queued_ns = self._clock.now_ns() - self._decided_ns
-        frame = self._worker.process(pair, seq=self._seq, dropped=self._statistics.dropped_totals())
+        started = self._clock.now_ns()
+        frame = self._worker.process(
+            pair,
+            seq=self._seq,
+            dropped=self._statistics.dropped_totals(),
+            rung=rung,
+            rung_reason="" if self._ladder is None else self._ladder.reason,
+        )
+        now = self._clock.now_ns()
         if self._live:
             frame.latencies_ns["wait_pair"] = self._decided_ns - pair.vis.t_arrival
-            frame.latencies_ns["queue"] = queued_ns
+            frame.latencies_ns["queue"] = started - self._decided_ns
+            frame.latencies_ns["capture_to_fused"] = now - frame.t_capture
+        if self._ladder is not None:
+            self._ladder.spent(
+                now_ns=now,
+                rung=rung,
+                work_ns=now - started,
+                register_ns=frame.latencies_ns.get("register", 0),
+                warm=frame.warm,
+            )
         self._seq += 1
-        self._statistics.frame_out(frame, self._clock.now_ns())
+        self._statistics.frame_out(frame, now)
         return frame
 
     def _drop(self, pair: FramePair, cause: DropCause) -> None:

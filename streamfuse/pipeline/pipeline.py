@@ -20,6 +20,7 @@ from streamfuse.clock import NS_PER_MS, Clock, RealClock
 from streamfuse.config import Component, Config, load_config, parse_config
 from streamfuse.errors import ConfigError, SinkError
 from streamfuse.frame import STREAMS, DropCause, FusedFrame, SourceInfo, Stream
+from streamfuse.ladder import Ladder
 from streamfuse.pairing.matcher import Matcher
 from streamfuse.pairing.wait_budget import WaitBudget
 from streamfuse.pipeline.core import FusionCore
@@ -197,7 +198,10 @@ class Pipeline:
             name = component.kind if count == 1 else f"{component.kind}{count}"
             sink = SINKS.load(component.kind)(component.options, clock=self._clock)
             if getattr(sink, "main_thread", False):
-                self._windows.append(WindowRunner(name, sink, statistics=self.statistics))
+                window = WindowRunner(
+                    name, sink, live=self.live, clock=self._clock, statistics=self.statistics
+                )
+                self._windows.append(window)
                 continue
             self._runners.append(
                 SinkRunner(
@@ -256,6 +260,9 @@ class Pipeline:
                 self._stop.set()
 
     def _core(self, matcher: Matcher, offset: OffsetInUse | None) -> FusionCore:
+        options, ladder = self._config.pipeline, None
+        if self.live and options.ladder:
+            ladder = Ladder(budget_ns=self._budget_ns, reuse_frames=options.reuse_frames)
         return FusionCore(
             matcher,
             self._worker,
@@ -264,6 +271,8 @@ class Pipeline:
             clock=self._clock,
             statistics=self.statistics,
             offset=offset,
+            ladder=ladder,
+            sink_lag_ns=lambda: max((output.lag_ns for output in self._outputs), default=0),
         )
 
     def _matcher(self) -> Matcher:

@@ -31,6 +31,8 @@ class WindowSink(Sink, Protocol):
 class SinkRunner:
     """Feeds one sink.
 
+    lag_ns: live: from the end of the latest frame's work until the sink had written it; 0 once it failed.
+
     Args:
         name: for the thread, the log and the report, unique in the run.
         sink: not opened yet.
@@ -43,6 +45,7 @@ class SinkRunner:
     ) -> None:
         self.name = name
         self.error: SinkError | None = None
+        self.lag_ns = 0
         self._sink = sink
         self._capacity = capacity
         self._lossless = lossless
@@ -115,8 +118,7 @@ class SinkRunner:
                     self._sink.write(frame)
                 self._statistics.latency(stage, took[stage])
                 if not self._lossless:
-                    late_ns = self._clock.now_ns() - frame.t_capture
-                    self._statistics.latency(f"capture_to_sink.{self.name}", late_ns)
+                    self.lag_ns = _tell_latency(self.name, frame, self._clock.now_ns(), self._statistics)
             self._sink.close()
         except SinkError as error:
             self._fail(error)
@@ -127,6 +129,7 @@ class SinkRunner:
 
     def _fail(self, error: SinkError) -> None:
         _tell_end(self.name, error, self._statistics)
+        self.lag_ns = 0
         with self._condition:
             self.error = error
             self._statistics.sink_drop(self.name, DropCause.SINK_FAILED)
@@ -141,15 +144,23 @@ class SinkRunner:
 class WindowRunner:
     """Feeds one window, on the thread that calls it. A window that fails gets no more frames.
 
+    lag_ns: as of `SinkRunner`.
+
     Args:
         name: for the log and the report, unique in the run.
         sink: not opened yet.
+        live: latencies can be told.
     """
 
-    def __init__(self, name: str, sink: WindowSink, *, statistics: Statistics) -> None:
+    def __init__(
+        self, name: str, sink: WindowSink, *, live: bool, clock: Clock, statistics: Statistics
+    ) -> None:
         self.name = name
         self.error: SinkError | None = None
+        self.lag_ns = 0
         self._sink = sink
+        self._live = live
+        self._clock = clock
         self._statistics = statistics
 
     def start(self, *, fps: float = 0.0) -> None:
@@ -164,8 +175,10 @@ class WindowRunner:
         try:
             with span(f"sink.{self.name}", frame.seq):
                 self._sink.write(frame)
+            if self._live:
+                self.lag_ns = _tell_latency(self.name, frame, self._clock.now_ns(), self._statistics)
         except SinkError as error:
-            self.error = error
+            self.error, self.lag_ns = error, 0
             self._statistics.sink_drop(self.name, DropCause.SINK_FAILED)
             _tell_end(self.name, error, self._statistics)
             self._sink.close()
@@ -176,6 +189,13 @@ class WindowRunner:
 
     def close(self) -> None:
         self._sink.close()
+
+
+def _tell_latency(name: str, frame: FusedFrame, now_ns: int, statistics: Statistics) -> int:
+    """Count the time from capture to a sink; returns the sink's part of it."""
+    total_ns = now_ns - frame.t_capture
+    statistics.latency(f"capture_to_sink.{name}", total_ns)
+    return total_ns - frame.latencies_ns.get("capture_to_fused", total_ns)
 
 
 def _tell_end(name: str, error: SinkError, statistics: Statistics) -> None:

@@ -65,6 +65,7 @@ class Report:
 
     offset: `in_use_ms` and `source` of the newest frame, and what the estimator says when there is one
     (`status`, `reason`, `estimate_ms`, `uncertainty_ms`).
+    rungs: frames by the work they got. rung_changes: moves on the degradation ladder.
     """
 
     frames_in: dict[str, int]
@@ -74,6 +75,8 @@ class Report:
     dropped: dict[str, dict[str, int]]
     sink_dropped: dict[str, dict[str, int]]
     status: dict[str, int]
+    rungs: dict[str, int]
+    rung_changes: int
     warm: int
     fps: float
     duration_s: float
@@ -100,6 +103,8 @@ class Statistics:
         self._dropped: dict[str, Counter[str]] = {stream: Counter() for stream in STREAMS}
         self._sink_dropped: dict[str, Counter[str]] = {}
         self._status: Counter[str] = Counter()
+        self._rungs: Counter[str] = Counter()
+        self._rung_changes = 0
         self._latency: dict[str, LatencyHistogram] = {}
         self._dt = LatencyHistogram()
         self._frames_out = 0
@@ -140,6 +145,7 @@ class Statistics:
         with self._lock:
             self._frames_out += 1
             self._status[frame.status.value] += 1
+            self._rungs[frame.rung.value] += 1
             self._warm += frame.warm
             self._held += frame.pair.held
             pair = frame.pair
@@ -160,6 +166,11 @@ class Statistics:
             if self._first_ns is None:
                 self._first_ns = now_ns
             self._last_ns = now_ns
+
+    def rung_change(self) -> None:
+        """The degradation ladder moved."""
+        with self._lock:
+            self._rung_changes += 1
 
     def latency(self, stage: str, duration_ns: int) -> None:
         with self._lock:
@@ -185,6 +196,8 @@ class Statistics:
                 dropped={stream: dict(self._dropped[stream]) for stream in STREAMS},
                 sink_dropped={name: dict(causes) for name, causes in self._sink_dropped.items()},
                 status=dict(self._status),
+                rungs=dict(self._rungs),
+                rung_changes=self._rung_changes,
                 warm=self._warm,
                 fps=round((self._frames_out - 1) / elapsed * 1e9, 2) if elapsed > 0 else 0.0,
                 duration_s=round(elapsed / 1e9, 3),

@@ -62,6 +62,7 @@ def describe_frame(frame: FusedFrame) -> dict[str, Any]:
         "confidence": round(frame.confidence, 4),
         "warm": frame.warm,
         "rung": frame.rung,
+        "rung_reason": frame.extra.get("rung_reason", ""),
         "latencies_ns": frame.latencies_ns,
     }
 

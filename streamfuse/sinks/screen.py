@@ -16,7 +16,7 @@ from pydantic import Field
 
 from streamfuse.clock import NS_PER_MS, NS_PER_S, Clock
 from streamfuse.errors import SinkError
-from streamfuse.frame import FusedFrame
+from streamfuse.frame import FusedFrame, Rung
 from streamfuse.registry import Options
 from streamfuse.sinks.colormap import Colormap
 from streamfuse.sinks.display import display_for_windows
@@ -222,6 +222,8 @@ class ScreenSink:
         if is_live(frame.pair.vis):
             words.append(f"{(self._shown_at_ns - frame.t_capture) / NS_PER_MS:.0f} ms")
         words.append(f"{frame.status.value} {frame.confidence:.2f}")
+        if frame.rung is not Rung.FULL:
+            words.append(f"rung {frame.rung.value}")
         if frame.reason:
             words.append(frame.reason)
         if frame.dropped:
