@@ -25,7 +25,7 @@ from streamfuse.nn.live_registration import (
 from streamfuse.registration.fit import SplineFit, evidence
 from streamfuse.registration.live import LiveOptions, LiveRegistrar, stage_fit
 from streamfuse.registration.warp import warp_infrared
-from streamfuse.registration.working import normalise, pixel_grid, sample, to_working
+from streamfuse.registration.working import FLOOR, LIMIT, WINDOW, normalise, pixel_grid, sample, to_working
 
 SHAPE = (96, 128)
 FREE = torch.tensor([-6.0, -6.0])
@@ -310,3 +310,15 @@ def test_reduced_precision_moves_no_picture_by_a_grey_level() -> None:
     pictures = [warp_infrared(ir, found, calibration, vis.shape)[0] for found in (full, half)]
     assert cv2.absdiff(*pictures).mean() < 1
     assert abs(full.confidence - half.confidence) < 0.05
+
+
+@given(seed=st.integers(0, 50), low=st.integers(0, 200), span=st.integers(1, 55))
+@settings(max_examples=20, deadline=None)
+def test_normalise_is_zero_mean_and_unit_contrast_over_the_window(seed: int, low: int, span: int) -> None:
+    image = np.random.default_rng(seed).integers(low, low + span, (40, 48)).astype(np.uint8)
+    exact = image.astype(np.float64)
+    mean = cv2.blur(exact, (WINDOW, WINDOW))
+    variance = cv2.blur(exact * exact, (WINDOW, WINDOW)) - mean**2
+    expected = np.clip((exact - mean) / np.sqrt(variance + FLOOR**2), -LIMIT, LIMIT)
+    for picture in (image, image.astype(np.float32)):
+        np.testing.assert_allclose(normalise(picture), expected, atol=1e-4)

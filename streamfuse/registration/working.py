@@ -31,11 +31,18 @@ def to_working(image: Image8, shape: tuple[int, int]) -> Image8:
 
 def normalise(image: npt.NDArray[np.uint8] | Plane) -> Plane:
     """(image - local mean) / local contrast, float32 (H, W), within +-LIMIT."""
+    box = (WINDOW, WINDOW)
+    # Of 8-bit pictures the sums are exact, and take half the time of those of floats.
+    mean = np.asarray(cv2.boxFilter(image, cv2.CV_32F, box), np.float32)
+    contrast = np.asarray(cv2.sqrBoxFilter(image, cv2.CV_32F, box), np.float32)
+    contrast -= mean * mean
+    np.maximum(contrast, 0, out=contrast)
+    contrast += np.float32(FLOOR**2)
+    np.sqrt(contrast, out=contrast)
     plane = image.astype(np.float32)
-    mean = cv2.blur(plane, (WINDOW, WINDOW))
-    variance = cv2.sqrBoxFilter(plane, cv2.CV_32F, (WINDOW, WINDOW)) - mean * mean
-    contrast = np.sqrt(np.maximum(variance, 0) + FLOOR**2)
-    return np.asarray(np.clip((plane - mean) / contrast, -LIMIT, LIMIT), np.float32)
+    plane -= mean
+    plane /= contrast
+    return np.clip(plane, -LIMIT, LIMIT, out=plane)
 
 
 def pixel_grid(shape: tuple[int, ...]) -> Flow:
