@@ -28,8 +28,10 @@ DEFAULT_CASES = (
 """Settings of the runs, separated by spaces; the last one is the classical baseline, ECC and Laplacian."""
 DEFAULT_SIZES = ((320, 240), (640, 480), (1280, 960))
 WARM_UP_FRAMES = 25
-"""Left out of `fps` and of memory growth: caches fill, algorithms are chosen."""
+"""Left out: caches fill, algorithms are chosen."""
 MEMORY_PERIOD_NS = NS_PER_S
+SETTLED_S = 60.0
+"""Allocators go on filling their pools for a while: growth is told of what comes after, if that is longer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,17 +39,17 @@ class RunResult:
     """One run of one case.
 
     fps: frames a second after the warm-up. cpu_ms: processor time of the process a frame, start left out.
-    peak_mib: largest resident memory. growth_mib_per_min: slope of resident memory after the warm-up, by
-    least squares. latency_ms: p50, p95, p99, mean, max by stage; `capture_to_sink.file` when live.
-    stages_ms: by span of the trace (`streamfuse.spans`), after the warm-up: p50, p95, p99 on the wall, and
-    cpu_p50, cpu_p95, cpu_p99 of its thread's processor time, which other programs disturb little.
+    peak_mib: largest resident memory. growth_mib_per_min: slope of resident memory after the first minute, by
+    least squares; None for runs too short to tell. latency_ms: p50, p95, p99, mean, max by stage;
+    `capture_to_sink.file` when live. stages_ms: by span of the trace (`streamfuse.spans`): p50, p95, p99 on
+    the wall, and cpu_p50, cpu_p95, cpu_p99 of its thread's processor time, which other programs disturb little.
     """
 
     frames: int
     fps: float
     cpu_ms: float
     peak_mib: float
-    growth_mib_per_min: float
+    growth_mib_per_min: float | None
     dropped: int
     latency_ms: dict[str, dict[str, float]]
     stages_ms: dict[str, dict[str, float]]
@@ -151,7 +153,7 @@ def run_here(tree: Mapping[str, Any]) -> RunResult:
         fps=round(counted / elapsed, 2),
         cpu_ms=round(cpu / counted * 1e3, 2),
         peak_mib=round(peak / 2**20, 1),
-        growth_mib_per_min=round(_slope(memory) * 60, 3),
+        growth_mib_per_min=_growth(memory),
         dropped=sum(sum(causes.values()) for causes in report.dropped.values()),
         latency_ms=report.latency_ms,
         stages_ms=stages_ms,
@@ -174,10 +176,12 @@ def _stages(trace: Path, *, after_ns: int) -> dict[str, dict[str, float]]:
     }
 
 
-def _slope(points: Sequence[tuple[float, float]]) -> float:
-    if len(points) < 2:
-        return 0.0
-    return statistics.linear_regression([x for x, _ in points], [y for _, y in points]).slope
+def _growth(memory: Sequence[tuple[float, float]]) -> float | None:
+    """MiB a minute of (seconds, MiB)."""
+    settled = [(second, mib) for second, mib in memory if second >= SETTLED_S]
+    if not settled or settled[-1][0] - settled[0][0] < SETTLED_S:
+        return None
+    return round(statistics.linear_regression(*zip(*settled, strict=True)).slope * 60, 3)
 
 
 def _tree(case: str, clips: Clips, folder: Path, mode: str) -> dict[str, Any]:

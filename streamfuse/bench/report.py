@@ -69,6 +69,7 @@ def _unit(row: ModelRow) -> str:
 def pipeline_table(rows: Sequence[PipelineRow]) -> tuple[list[str], list[list[str]]]:
     """Headings and cells."""
     headings = [
+        "",
         "case",
         "size",
         "fps",
@@ -82,6 +83,7 @@ def pipeline_table(rows: Sequence[PipelineRow]) -> tuple[list[str], list[list[st
     ]
     return headings, [
         [
+            str(number),
             row.case,
             f"{row.width}x{row.height}",
             f"{row.offline.fps:.1f}",
@@ -89,11 +91,11 @@ def pipeline_table(rows: Sequence[PipelineRow]) -> tuple[list[str], list[list[st
             _middle_and_late(row.offline.stages_ms, "register_and_fuse"),
             _middle_and_late(row.offline.stages_ms, "register_and_fuse", "cpu_"),
             f"{row.offline.peak_mib:.0f}",
-            f"{row.offline.growth_mib_per_min:.2f}",
+            "" if row.offline.growth_mib_per_min is None else f"{row.offline.growth_mib_per_min:.2f}",
             "" if row.live is None else _middle_and_late(row.live.latency_ms, "capture_to_sink.file"),
             "" if row.live is None else str(row.live.dropped),
         ]
-        for row in rows
+        for number, row in enumerate(rows, start=1)
     ]
 
 
@@ -102,9 +104,11 @@ def _middle_and_late(ms: Mapping[str, Mapping[str, float]], stage: str, kind: st
 
 
 def stage_table(rows: Sequence[PipelineRow]) -> tuple[list[str], list[list[str]]]:
-    """Headings and cells: where the time of each case goes, p50 / p99 of processor milliseconds."""
+    """Headings and cells: where the time of each case, by its number in the other table, goes: p50 / p99 of
+    processor milliseconds. Of encoding only the share of the sink's own thread."""
     names = [name for name in STAGES if any(name in row.offline.stages_ms for row in rows)]
-    return ["processor ms, p50 / p99", *(row.label for row in rows)], [
+    numbers = [str(number) for number, _ in enumerate(rows, start=1)]
+    return ["processor ms, p50 / p99", *numbers], [
         [
             name,
             *(
