@@ -42,7 +42,7 @@ class RunResult:
     peak_mib: largest resident memory. growth_mib_per_min: slope of resident memory after the first minute, by
     least squares; None for runs too short to tell. latency_ms: p50, p95, p99, mean, max by stage;
     `capture_to_sink.file` when live. stages_ms: by span of the trace (`streamfuse.spans`): p50, p95, p99 on
-    the wall, and cpu_p50, cpu_p95, cpu_p99 of its thread's processor time, which other programs disturb little.
+    the wall, and cpu_p50, cpu_p95, cpu_p99 of its thread's processor time, which others disturb little.
     """
 
     frames: int
