@@ -21,6 +21,7 @@ from streamfuse.errors import ConfigError
 from streamfuse.fusion import FUSERS
 from streamfuse.pairing.options import PairingOptions
 from streamfuse.registration import REGISTRARS
+from streamfuse.registration.options import TemporalOptions
 from streamfuse.registry import Options, Registry
 from streamfuse.sinks import SINKS
 
@@ -28,18 +29,11 @@ DEFAULT_REGISTRAR = "blocks"
 DEFAULT_FUSER = "laplacian"
 
 
-class WorkerOptions(Options):
-    """Where registration and fusion run."""
+class WorkerOptions(TemporalOptions):
+    """Where registration and fusion run, and the state that registration keeps."""
 
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = Field(
         "auto", description="auto: the first CUDA device when there is one, else the CPU"
-    )
-    temporal: bool = Field(True, description="false: every pair stands alone, no state is carried over")
-    hold_s: Annotated[float, Field(ge=0)] = Field(
-        1.0, description="how long the last good field stands in when a frame gives none to be trusted"
-    )
-    min_confidence: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.2, description="a field below this confidence is not used"
     )
     threads: Annotated[int, Field(ge=1, le=64)] | None = Field(
         None,

@@ -189,7 +189,9 @@ class Registration:
     registered(p) = ir(p + flow(p)), p = (x, y) in pixels, `ir` already brought into visible geometry by
     the rig calibration. Exactly one of `matrix` (float64 (3, 3), p + flow(p) = matrix @ p) and `flow`
     (float32 (H, W, 2), channels (dx, dy)) is given; a matrix is cheaper to apply.
-    confidence: 0..1. warm: started from a prior.
+    confidence: 0..1. warm: started from a prior. events: what happened to the state in time
+    (`registration.temporal.Event`), empty on an ordinary frame. evidence: the numbers the confidence
+    rests on, as its registrar defines them.
     """
 
     status: Status
@@ -198,6 +200,8 @@ class Registration:
     flow: Flow | None = None
     reason: str = ""
     warm: bool = False
+    events: tuple[str, ...] = ()
+    evidence: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.matrix is None) == (self.flow is None):

@@ -4,18 +4,17 @@ The rig calibration brings the infrared into visible geometry, the registrar fin
 infrared picture is warped once through both, the fuser works on luma, and the visible colour is kept.
 Outside the overlap the result is the visible picture.
 
-A field that is not to be trusted is not used: the last good one stands in for a while (`held`), then the rig
-calibration, then the visible picture alone.
+What is remembered from frame to frame, and what is used when a field is not to be trusted, is decided in
+`registration.temporal`.
 """
 
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from streamfuse.calibration.calibration import RigCalibration
-from streamfuse.clock import NS_PER_S, Clock, RealClock
+from streamfuse.clock import Clock, RealClock
 from streamfuse.config import Component, WorkerOptions
 from streamfuse.errors import ConfigError
 from streamfuse.frame import Frame, FramePair, FusedFrame, Image8, Mask, Registration, Rung, Status
@@ -24,11 +23,9 @@ from streamfuse.fusion.colour import luma, replace_luma
 from streamfuse.fusion.fuser import Fuser
 from streamfuse.registration import REGISTRARS
 from streamfuse.registration.registrar import Registrar
+from streamfuse.registration.temporal import TemporalRegistration, identity
 from streamfuse.registration.warp import warp_infrared
 from streamfuse.spans import span, timed
-
-PRIOR_GAP_NS = NS_PER_S
-"""A prior older than this says little: at 1 s a walking person or a panning camera is somewhere else."""
 
 
 @runtime_checkable
@@ -38,11 +35,6 @@ class JointModel(Protocol):
     def register_and_fuse(
         self, ir: Image8, vis: Image8, *, valid: Mask | None = None, prior: Registration | None = None
     ) -> tuple[Registration, Image8]: ...
-
-
-def identity(status: Status, reason: str) -> Registration:
-    """No residual displacement."""
-    return Registration(status=status, confidence=0.0, matrix=np.eye(3), reason=reason)
 
 
 def resolve_device(name: str) -> str:
@@ -95,14 +87,14 @@ class Worker:
             self._fuser = self._registrar  # type: ignore[assignment]
         else:
             self._fuser = FUSERS.load(fusion.kind)(fusion.options, device=self.device)
-        self._good: Registration | None = None
-        self._good_at_ns = 0
-        self._epochs: tuple[int, int] | None = None
+        self._temporal = TemporalRegistration(
+            self._options, calibrated=calibration is not None, smooth=self._joint is None
+        )
         self._latencies: dict[str, int] = {}
 
     def reset(self) -> None:
         """Forget everything learnt from earlier pairs."""
-        self._good = None
+        self._temporal.reset()
         self._fuser.reset()
 
     def process(
@@ -122,7 +114,7 @@ class Worker:
         vis = pair.vis.image
         with timed("register_and_fuse", self._latencies, self._clock, seq):
             if pair.ir is None or rung is Rung.PASS_THROUGH:
-                registration = self._unregistered(rung, pair.t_capture)
+                registration = self._temporal.unregistered(rung)
                 if pair.ir is None:
                     registration = identity(Status.OFF, pair.reason or "no infrared frame")
                 image, registered = vis, np.zeros(vis.shape[:2], np.uint8)
@@ -151,13 +143,15 @@ class Worker:
     def _fuse(
         self, pair: FramePair, ir: Frame, y: Image8, rung: Rung
     ) -> tuple[Image8, Image8, Mask, Registration]:
-        self._guard(pair, ir)
+        epochs = (ir.epoch, pair.vis.epoch)
+        if self._temporal.look(ir.image, y, t_ns=pair.t_capture, epochs=epochs) is not None:
+            self._fuser.reset()
         calibration = self._rig(ir.image, y)
         fused_y: Image8 | None = None
         if rung in (Rung.FULL, Rung.REFINE):
-            registration, fused_y = self._register(ir, y, calibration, pair.t_capture)
+            registration, fused_y = self._register(ir, y, calibration, pair.t_capture, rung)
         else:
-            registration = self._unregistered(rung, pair.t_capture)
+            registration = self._temporal.unregistered(rung)
         with self._timed("warp"):
             registered, valid = warp_infrared(ir.image, registration, calibration, (y.shape[0], y.shape[1]))
         if registration.status is Status.OFF:
@@ -172,64 +166,24 @@ class Worker:
         return image, registered, valid, registration
 
     def _register(
-        self, ir: Frame, y: Image8, calibration: RigCalibration, t_ns: int
+        self, ir: Frame, y: Image8, calibration: RigCalibration, t_ns: int, rung: Rung
     ) -> tuple[Registration, Image8 | None]:
         """The field to use, and the fused luma when a joint model made it with that field."""
         with self._timed("calibrate"):
             ir_in_vis, ir_valid = calibration.bring_infrared(ir.image)
-        fused_y: Image8 | None = None
+        fused: tuple[Registration, Image8] | None = None
+
+        def run(prior: Registration | None) -> Registration:
+            nonlocal fused
+            if self._joint is None:
+                return self._registrar.register(ir_in_vis, y, valid=ir_valid, prior=prior)
+            fused = self._joint.register_and_fuse(ir_in_vis, y, valid=ir_valid, prior=prior)
+            return fused[0]
+
         with self._timed("register"):
-            prior = self._good if self._options.temporal else None
-            if self._joint is not None:
-                found, fused_y = self._joint.register_and_fuse(ir_in_vis, y, valid=ir_valid, prior=prior)
-            else:
-                found = self._registrar.register(ir_in_vis, y, valid=ir_valid, prior=prior)
-        registration = self._judge(found, t_ns)
-        return registration, fused_y if registration is found else None
-
-    def _unregistered(self, rung: Rung, now_ns: int) -> Registration:
-        """What is used on the rungs that look at no picture."""
-        if rung is Rung.PASS_THROUGH:
-            return identity(Status.OFF, "passed through, to save time")
-        if rung is Rung.REUSE:
-            return self._instead("the field of an earlier frame, to save time", now_ns)
-        return self._without_field("the rig calibration alone, to save time")
-
-    def _guard(self, pair: FramePair, ir: Frame) -> None:
-        """Drop what was learnt when the pictures no longer continue the earlier ones."""
-        epochs = (ir.epoch, pair.vis.epoch)
-        gap = self._good is not None and abs(pair.t_capture - self._good_at_ns) > PRIOR_GAP_NS
-        if not self._options.temporal or gap or (self._epochs is not None and epochs != self._epochs):
-            self.reset()
-        self._epochs = epochs
-
-    def _judge(self, found: Registration, now_ns: int) -> Registration:
-        """Use the field found, or the best that can still be trusted."""
-        if found.status is not Status.OFF and (
-            found.status is Status.CALIBRATION or found.confidence >= self._options.min_confidence
-        ):
-            self._good, self._good_at_ns = found, now_ns
-            return found
-        reason = found.reason or f"confidence {found.confidence:.2f} below {self._options.min_confidence:.2f}"
-        return self._instead(reason, now_ns, found)
-
-    def _instead(self, reason: str, now_ns: int, found: Registration | None = None) -> Registration:
-        """The last good field while it is young enough, else what there is without."""
-        good = self._good
-        if good is None or now_ns - self._good_at_ns > self._options.hold_s * NS_PER_S:
-            return self._without_field(reason)
-        if good.status is Status.CALIBRATION:
-            return good
-        return replace(
-            good,
-            status=Status.HELD,
-            confidence=good.confidence if found is None else found.confidence,
-            reason=reason,
-            warm=found is not None and found.warm,
-        )
-
-    def _without_field(self, reason: str) -> Registration:
-        return identity(Status.OFF if self._calibration is None else Status.CALIBRATION, reason)
+            registration = self._temporal.register(ir_in_vis, y, run, t_ns=t_ns, valid=ir_valid, rung=rung)
+        used = fused is not None and registration.status is Status.OK and registration.flow is fused[0].flow
+        return registration, fused[1] if fused is not None and used else None
 
     def _rig(self, ir: Image8, y: Image8) -> RigCalibration:
         """The rig's calibration, or the plain resize while there is none."""

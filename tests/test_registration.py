@@ -107,11 +107,23 @@ def test_a_prior_is_accepted_and_a_repeat_gives_the_same(kind: str) -> None:
         assert error_px(first, SHIFT, vis.shape) < 0.5
 
 
-def test_a_wrong_prior_is_overruled() -> None:
-    vis = scene()
-    wrong = Registration(status=Status.OK, confidence=0.9, matrix=np.linalg.inv(SHIFT))
-    found = registrar("blocks").register(moved(vis, SHIFT), vis, prior=wrong)
-    assert error_px(found, SHIFT, vis.shape) < 1.0
+@pytest.mark.parametrize("kind", ["blocks", "ecc", "live"])
+def test_the_prior_is_where_the_search_begins(kind: str) -> None:
+    """A right one helps where a cold search does not reach, a wrong one hurts and is told by the confidence."""
+    vis = scene(640, 480)
+    far = np.array([[1, 0, 56.0], [0, 1, -30.0], [0, 0, 1]])
+    cls = REGISTRARS.load(kind)
+    method = cls(cls.Options(**({} if kind == "live" else {"search": 0.15})))
+    ir = moved(vis, far)
+    priors = {
+        name: Registration(status=Status.OK, confidence=0.9, matrix=matrix)
+        for name, matrix in (("right", far + [[0, 0, 2], [0, 0, 2], [0, 0, 0]]), ("wrong", np.linalg.inv(far)))
+    }
+    found = {name: method.register(ir, vis, prior=prior) for name, prior in priors.items()}
+    assert all(result.warm or result.status is Status.OFF for result in found.values())
+    assert error_px(found["right"], far, vis.shape) < 1.5
+    assert error_px(found["wrong"], far, vis.shape) > 20
+    assert found["wrong"].confidence < found["right"].confidence
 
 
 @pytest.mark.parametrize("kind", SEARCHING)

@@ -20,15 +20,19 @@ OFF = Registration(status=Status.OFF, confidence=0.0, matrix=np.eye(3), reason="
 
 
 class Script:
-    """A registrar that says what it is told to, and remembers the priors it was given."""
+    """A registrar that says what it is told to at each visible picture, and remembers the priors."""
 
     def __init__(self, *answers: Registration) -> None:
         self.answers = list(answers)
         self.priors: list[Registration | None] = []
+        self._vis: Image8 | None = None
+        self._answer = -1
 
     def register(self, ir: Image8, vis: Image8, *, valid: Any = None, prior: Any = None) -> Registration:
         self.priors.append(prior)
-        return self.answers.pop(0)
+        if vis is not self._vis:
+            self._vis, self._answer = vis, self._answer + 1
+        return self.answers[self._answer]
 
 
 def make_worker(script: Script | None = None, **options: Any) -> Worker:
@@ -103,7 +107,19 @@ def test_the_prior_is_the_last_good_field_and_not_beyond_a_break() -> None:
     worker = make_worker(script)
     for t, epoch in ((0, 0), (40, 0), (80, 0), (120, 0), (160, 1), (5000, 1)):
         worker.process(pair(t, epoch=epoch))
-    assert script.priors == [None, GOOD, GOOD, GOOD, None, None]
+    starts = [None if prior is None else prior.matrix[0, 2] for prior in script.priors]
+    assert starts == [None, 2, 2, None, 2, None, None]  # the third frame: warm, then cold
+
+
+def test_a_rung_is_told_and_kept_to() -> None:
+    worker = make_worker(Script(GOOD, GOOD))
+    worker.process(pair(0))
+    reused = worker.process(pair(40), rung=Rung.REUSE)
+    assert (reused.rung, reused.status) == (Rung.REUSE, Status.HELD)
+    np.testing.assert_array_equal(reused.registration.matrix, GOOD.matrix)
+    passed = worker.process(pair(80), rung=Rung.PASS_THROUGH)
+    assert (passed.rung, passed.status) == (Rung.PASS_THROUGH, Status.OFF)
+    np.testing.assert_array_equal(passed.image, passed.visible)
 
 
 def test_a_rung_is_told_and_kept_to() -> None:

@@ -66,6 +66,7 @@ class Report:
     offset: `in_use_ms` and `source` of the newest frame, and what the estimator says when there is one
     (`status`, `reason`, `estimate_ms`, `uncertainty_ms`).
     rungs: frames by the work they got. rung_changes: moves on the degradation ladder.
+    registration: how often each `registration.temporal.Event` happened.
     """
 
     frames_in: dict[str, int]
@@ -78,6 +79,7 @@ class Report:
     rungs: dict[str, int]
     rung_changes: int
     warm: int
+    registration: dict[str, int]
     fps: float
     duration_s: float
     dt_ms: dict[str, float]
@@ -105,6 +107,7 @@ class Statistics:
         self._status: Counter[str] = Counter()
         self._rungs: Counter[str] = Counter()
         self._rung_changes = 0
+        self._registration: Counter[str] = Counter()
         self._latency: dict[str, LatencyHistogram] = {}
         self._dt = LatencyHistogram()
         self._frames_out = 0
@@ -147,6 +150,7 @@ class Statistics:
             self._status[frame.status.value] += 1
             self._rungs[frame.rung.value] += 1
             self._warm += frame.warm
+            self._registration.update(frame.registration.events)
             self._held += frame.pair.held
             pair = frame.pair
             self._offset_in_use = {
@@ -199,6 +203,7 @@ class Statistics:
                 rungs=dict(self._rungs),
                 rung_changes=self._rung_changes,
                 warm=self._warm,
+                registration=dict(self._registration),
                 fps=round((self._frames_out - 1) / elapsed * 1e9, 2) if elapsed > 0 else 0.0,
                 duration_s=round(elapsed / 1e9, 3),
                 dt_ms=self._dt.summary(),

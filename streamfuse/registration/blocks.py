@@ -28,7 +28,9 @@ from streamfuse.registration.smooth_fit import (
     likelihoods,
     polish,
     step_matrix,
+    uncertainty,
 )
+from streamfuse.registration.trust import Trust
 from streamfuse.registration.warp import nearest_affine
 from streamfuse.registry import Options
 from streamfuse.sampling import Matrix, is_identity, pull_matrix, resize_matrix
@@ -45,7 +47,10 @@ NORMALISING_WINDOW = 9
 MAX_RADIUS = 12
 """Map pixels: a wider search begins on the coarse maps, which cost a quarter."""
 NEAR_RADIUS = 6
-"""Search in map pixels around a coarser result or the previous frame's field."""
+"""Search in map pixels around a coarser result."""
+WARM_RADIUS = 3
+"""Search in map pixels around a prior: 12 pixels of a 640-pixel picture, more than a rig moves between two
+frames, at less than half the time of a cold search."""
 WIDE_PASSES = 2
 """Fine passes after a coarse one: large turns are found in two steps, for the prior damps each."""
 WINDOWS = (6.0, 4.0, 3.0, 2.0, 1.5, 1.0)
@@ -59,16 +64,14 @@ this much information (1 / map pixel^2, at the picture's side) says otherwise. T
 RoadScene training pairs; 5 to 50 differ little."""
 MIN_SIDE = 48
 """Pixels: smaller pictures do not hold the blocks that a fit needs."""
+EVIDENCE_FLOOR = 1e-3
 MIN_COVERAGE = 0.04
 """Share of blocks with texture in both pictures below which no affine field is determined."""
-FULL_COVERAGE = 0.2
-"""From this share on, sparse texture no longer lowers the confidence."""
-CHANCE_AGREEMENT, SURE_AGREEMENT = 0.06, 0.26
-"""Confidence rises from 0 to 1 between these. Pictures of different scenes agree by 0.046 (median of 60) to
-0.068 (most), pairs that belong together by 0.13 (least), 0.15 (5 %), 0.35 (median)."""
-OFF_BELOW = 0.1
-RETRY_BELOW = 0.5
-"""A warm result less trusted than this is tried again cold: the cameras may have moved."""
+COLD_TRUST = Trust((3.0, 1.0, -1.0), 3.0)
+WARM_TRUST = Trust((3.0, 1.0, -1.0), 3.0)
+CHANCE_AGREEMENT = 0.06
+"""Nothing was matched below this. Pictures of different scenes agree by 0.046 (median of 60) to 0.068 (most),
+pairs that belong together by 0.13 (least), 0.15 (5 %), 0.35 (median)."""
 
 
 class BlocksOptions(Options):
@@ -82,16 +85,19 @@ class BlocksOptions(Options):
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A pull matrix in full-size pixels, how well the blocks agree with it and how many can speak (0..1)."""
+    """A pull matrix in full-size pixels, how well the blocks agree with it, how many can speak (0..1), and
+    its formal standard deviation in map pixels."""
 
     matrix: Matrix
     agreement: float
     coverage: float
+    deviation: float = float("inf")
 
     @property
-    def confidence(self) -> float:
-        ramp = (self.agreement - CHANCE_AGREEMENT) / (SURE_AGREEMENT - CHANCE_AGREEMENT)
-        return float(np.clip(ramp, 0, 1) * min(1.0, self.coverage / FULL_COVERAGE))
+    def evidence(self) -> tuple[float, ...]:
+        """What the confidence rests on: logarithms, so that twice as much says the same everywhere."""
+        values = (self.agreement, self.coverage, self.deviation)
+        return tuple(float(np.log(max(value, EVIDENCE_FLOOR))) for value in values)
 
 
 class BlocksRegistrar:
@@ -111,15 +117,10 @@ class BlocksRegistrar:
         if min(vis.shape) < MIN_SIDE:
             return _off(f"the picture is smaller than {MIN_SIDE} pixels")
         pair = _Pair(ir, vis, valid)
-        warm: Match | None = None
-        if prior is not None:
-            warm = pair.match(nearest_affine(prior), FINE_HALVINGS, NEAR_RADIUS, NEAR_WINDOWS)
-            if warm.confidence >= RETRY_BELOW:
-                return _registration(warm, warm=True)
-        cold = self._cold(pair)
-        if warm is not None and warm.confidence > cold.confidence:
-            return _registration(warm, warm=True)
-        return _registration(cold, warm=False)
+        if prior is None:
+            return _registration(self._cold(pair), warm=False)
+        start = nearest_affine(prior)
+        return _registration(pair.match(start, FINE_HALVINGS, WARM_RADIUS, NEAR_WINDOWS), warm=True)
 
     def _cold(self, pair: "_Pair") -> Match:
         radius = ceil(self._options.search * pair.map_side(FINE_HALVINGS))
@@ -167,7 +168,8 @@ class _Pair:
         halved = (map_size[0] << halvings, map_size[1] << halvings)
         to_map = resize_matrix(map_size, halved) @ self._to_working
         step = np.linalg.inv(to_map) @ step_matrix(found, map_size) @ to_map
-        return Match(start @ step, agreement(likelihood, design @ found), coverage)
+        deviation = uncertainty(likelihood, design, PRECISION, found)
+        return Match(start @ step, agreement(likelihood, design @ found), coverage, deviation)
 
     def _started(self, start: Matrix) -> tuple[Image8, Mask | None]:
         """The infrared pulled through `start`, and where it holds."""
@@ -185,11 +187,16 @@ class _Pair:
 def _registration(match: Match, *, warm: bool) -> Registration:
     if match.coverage < MIN_COVERAGE:
         return _off("too little texture to match")
-    confidence = match.confidence
-    if confidence < OFF_BELOW:
-        return _off("infrared and visible do not agree anywhere within reach", confidence)
-    return Registration(status=Status.OK, confidence=confidence, matrix=match.matrix, warm=warm)
+    if match.agreement < CHANCE_AGREEMENT:
+        return _off("infrared and visible do not agree anywhere within reach")
+    return Registration(
+        status=Status.OK,
+        confidence=(WARM_TRUST if warm else COLD_TRUST)(match.evidence),
+        matrix=match.matrix,
+        warm=warm,
+        evidence=match.evidence,
+    )
 
 
-def _off(reason: str, confidence: float = 0.0) -> Registration:
-    return Registration(status=Status.OFF, confidence=confidence, matrix=np.eye(3), reason=reason)
+def _off(reason: str) -> Registration:
+    return Registration(status=Status.OFF, confidence=0.0, matrix=np.eye(3), reason=reason)

@@ -76,14 +76,12 @@ class EccRegistrar:
         back = np.linalg.inv(to_working)
         full = [(0, MODELS[self._options.model], SMOOTHING)]
         if prior is not None:
-            start = to_working @ nearest_affine(prior) @ back
-            warm = self._result(maps, inside, start, full)
-            if warm is not None:
-                return self._registration(back @ warm[0] @ to_working, warm[1], warm=True)
-        cold = self._result(maps, inside, np.eye(3), [*WARMING_UP, *full])
-        if cold is None:
+            found = self._result(maps, inside, to_working @ nearest_affine(prior) @ back, full)
+        else:
+            found = self._result(maps, inside, np.eye(3), [*WARMING_UP, *full])
+        if found is None:
             return _off("the alignment did not converge within the search range")
-        return self._registration(back @ cold[0] @ to_working, cold[1], warm=False)
+        return self._registration(back @ found[0] @ to_working, found[1], warm=prior is not None)
 
     def _result(
         self,

@@ -2,7 +2,7 @@
 
 Cold, the coarse stage finds the affine part and the broad bend over a wide search; the infrared is warped by
 that and the fine stage finds the rest. Warm, the prior field takes the place of the coarse stage and holds
-the fit as well, unless what comes out is not to be trusted: then the pair is done again, cold.
+the fit as well.
 Everything happens on the working picture; the field is evaluated at full size from its coefficients.
 """
 
@@ -32,8 +32,6 @@ PRIOR_PRECISION = 0.1
 """px^-2 per match, at full confidence: the last field weighs about as much as what one frame of a plain
 scene tells, so a field settles within a few frames and noise is averaged over them.
 """
-RETRY_BELOW = 0.5
-"""A warm result less trusted than this is tried again cold: the cameras may have moved."""
 
 
 class LiveOptions(Options):
@@ -172,14 +170,11 @@ class LiveRegistrar:
         else:
             seen = to_working(valid, geometry.working)
         features = self._tensor(normalise(visible))
-        warm: Attempt | None = None
         if prior is not None:
-            warm = self._refine(geometry, infrared, features, seen, geometry.from_registration(prior), prior)
-            if warm.confidence >= RETRY_BELOW:
-                return warm
-        start = self._search(geometry, infrared, features, seen)
-        cold = self._refine(geometry, infrared, features, seen, start, None)
-        return warm if warm is not None and warm.confidence > cold.confidence else cold
+            start = geometry.from_registration(prior)
+        else:
+            start = self._search(geometry, infrared, features, seen)
+        return self._refine(geometry, infrared, features, seen, start, prior)
 
     def _at(self, shape: tuple[int, ...]) -> Geometry:
         if self._geometry is None or self._geometry.full != shape:

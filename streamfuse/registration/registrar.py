@@ -28,7 +28,8 @@ class Registrar(Protocol):
             ir: uint8 (H, W), infrared brought into visible geometry by the rig calibration.
             vis: uint8 (H, W), full-range BT.601 luma of the visible picture.
             valid: uint8 (H, W), 255 where `ir` holds picture, 0 where the sensor did not look; None: all.
-            prior: the field of the previous frame to start from; None: cold.
+            prior: a field to refine, such as that of the previous frame: only its neighbourhood is searched
+                and whether to try again cold is the caller's decision. None: cold.
 
         Returns:
             A pull field in visible geometry (see `Registration`); status `ok`, or `off` with a reason

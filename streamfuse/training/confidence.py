@@ -61,7 +61,7 @@ def calibrate_confidence(network: LiveRegistration, pairs: Sequence[Pair], *, se
         rows.append(attempt.evidence)
         labels.append(together and error < GOOD)
     evidence, good = torch.stack(rows), torch.tensor(labels, dtype=torch.float32)
-    weight, bias = _logistic(evidence, good)
+    weight, bias = logistic(evidence, good)
     with torch.no_grad():
         network.confidence.weight.copy_(weight[None])
         network.confidence.bias.copy_(bias[None])
@@ -75,7 +75,7 @@ def calibrate_confidence(network: LiveRegistration, pairs: Sequence[Pair], *, se
     }
 
 
-def _logistic(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def logistic(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Weights and bias by full-batch descent on standardised features, folded back."""
     mean, deviation = features.mean(0), features.std(0) + 1e-6
     unit = (features - mean) / deviation

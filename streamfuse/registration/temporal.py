@@ -1,0 +1,264 @@
+"""Registration in time, around any registrar: where each frame starts from, and whether its field is used.
+
+*Start.* A frame starts warm from the field of the frames before, which is cheaper and steadier, unless a
+guard says that the past does not continue: a scene cut in either stream, a gap in time, a new epoch of a
+source, a field too old. A warm result of low confidence is tried again cold, at growing intervals while that
+fails too. Every `key_interval`-th frame is a cold key frame: where it differs from the field in use, both are
+compared on the pictures themselves (`comparison`), and the better explanation wins. A narrow search cannot
+find out by itself that it is locked into a wrong field.
+
+*Filter.* What is found goes through a `FieldFilter`: steady on a rig that stands still, a step is followed
+within two or three frames, a single wild field is withheld.
+
+*Trust.* Do no harm: a field below `min_confidence` is not used, and after that one must reach
+`regain_confidence` to be believed again. Meanwhile the last good field stands in for up to `hold_s`
+(`held`), then the rig calibration (`calibration`), then the visible picture alone (`off`). The field is not
+carried along by the motion of the scene: it belongs to the rig, and what moves through the picture does not
+move it.
+
+Everything unusual is an `Event`: named in the frame's reason, listed in `Registration.events`, counted in the
+statistics.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from enum import StrEnum
+
+import numpy as np
+
+from streamfuse.clock import NS_PER_S
+from streamfuse.frame import Image8, Mask, Registration, Rung, Status
+from streamfuse.registration.comparison import likeness
+from streamfuse.registration.field_filter import FieldFilter
+from streamfuse.registration.options import TemporalOptions
+from streamfuse.registration.scene_watch import SceneWatch
+
+GAP_NS = NS_PER_S
+"""Frames further apart do not continue one another: in 1 s a panning camera is somewhere else."""
+SAME_FIELD = 1.0
+"""Pixels at 640 columns: a cold field this close to the one in use agrees with it."""
+CLEARLY_BETTER = 0.01
+"""Block correlation by which a cold field must explain the pictures better than the one in use. Between
+fields half a pixel apart the correlation differs by less from noise alone."""
+IDENTITY = np.eye(3)
+
+
+class Event(StrEnum):
+    """What happened to the state in time; the values are counted."""
+
+    FIRST = "cold_first"
+    SCENE_CUT_IR = "cold_scene_cut_ir"
+    SCENE_CUT_VIS = "cold_scene_cut_vis"
+    TIME_GAP = "cold_time_gap"
+    EPOCH = "cold_epoch_change"
+    EXPIRED = "cold_field_expired"
+    LOW_CONFIDENCE = "cold_low_confidence"
+    KEY_FRAME = "cold_key_frame"
+    OVERRULED = "overruled"
+    WITHHELD = "withheld"
+    JUMPED = "jumped"
+    REUSED = "reused"
+
+
+REASONS = {
+    Event.FIRST: "cold start",
+    Event.SCENE_CUT_IR: "cold start: scene cut in the infrared",
+    Event.SCENE_CUT_VIS: "cold start: scene cut in the visible",
+    Event.TIME_GAP: "cold start: gap in time",
+    Event.EPOCH: "cold start: a source began anew",
+    Event.EXPIRED: "cold start: the last good field is too old",
+    Event.LOW_CONFIDENCE: "tried cold: the warm field was not to be trusted",
+    Event.KEY_FRAME: "cold key frame",
+    Event.OVERRULED: "the cold key frame explains the pictures better than the field in use",
+    Event.WITHHELD: "a sudden change of the field waits to be confirmed",
+    Event.JUMPED: "the field changed suddenly, confirmed",
+    Event.REUSED: "the field of an earlier frame, to save time",
+}
+
+
+Register = Callable[[Registration | None], Registration]
+"""One pass of the registrar over the frame at hand, from a prior or cold."""
+
+
+def identity(status: Status, reason: str, *, confidence: float = 0.0) -> Registration:
+    """No residual displacement."""
+    return Registration(status=status, confidence=confidence, matrix=IDENTITY, reason=reason)
+
+
+class TemporalRegistration:
+    """The state in time of one pair of streams. For each frame: `look`, then `register`.
+
+    Args:
+        calibrated: there is a rig calibration to fall back on.
+        smooth: filter the fields; a caller whose result is baked in with the field cannot have it filtered.
+    """
+
+    def __init__(self, options: TemporalOptions, *, calibrated: bool, smooth: bool = True) -> None:
+        self._options = options
+        self._calibrated = calibrated
+        self._smooth = smooth and options.smooth
+        self._watches = {"ir": SceneWatch(), "vis": SceneWatch()}
+        self._seen: tuple[int, tuple[int, int]] | None = None
+        self._filter = FieldFilter()
+        self.reset(Event.FIRST)
+
+    def reset(self, cause: Event = Event.FIRST) -> None:
+        """Forget the field; the next frame starts cold."""
+        self._cause = cause
+        self._filter.field = None
+        self._good_ns = 0
+        self._trusting = True
+        self._since_key = 0
+        self._wait = self._next_wait = 0
+
+    def look(self, ir: Image8, vis: Image8, *, t_ns: int, epochs: tuple[int, int]) -> Event | None:
+        """Ask the guards, before a frame is registered.
+
+        Args:
+            ir, vis: uint8, any geometry, the same from frame to frame.
+            t_ns: capture time. epochs: of the two sources.
+
+        Returns:
+            Why the past was dropped; None when it continues, or there was none.
+        """
+        if not self._options.temporal:
+            self.reset()
+            return Event.FIRST
+        cuts = {stream: self._watches[stream].cut(image) for stream, image in (("ir", ir), ("vis", vis))}
+        before, self._seen = self._seen, (t_ns, epochs)
+        if before is None:
+            return None
+        cause: Event | None = None
+        if before[1] != epochs:
+            cause = Event.EPOCH
+        elif abs(t_ns - before[0]) > GAP_NS:
+            cause = Event.TIME_GAP
+        elif cuts["vis"]:
+            cause = Event.SCENE_CUT_VIS
+        elif cuts["ir"]:
+            cause = Event.SCENE_CUT_IR
+        elif self._filter.field is not None and t_ns - self._good_ns > self._options.hold_s * NS_PER_S:
+            cause = Event.EXPIRED
+        if cause is not None:
+            self.reset(cause)
+        return cause
+
+    def register(
+        self,
+        ir: Image8,
+        vis: Image8,
+        run: Register,
+        *,
+        t_ns: int,
+        valid: Mask | None = None,
+        rung: Rung = Rung.FULL,
+    ) -> Registration:
+        """The field to use for a frame.
+
+        Args:
+            ir, vis, valid: as a registrar sees them.
+            run: registers them; with a prior it only refines.
+            t_ns: capture time.
+            rung: how much may be spent. `refine`: one warm pass, no key frame, no second try (from the rig
+                calibration while there is no field). `reuse`: the field in use, without looking.
+                `calibration`, `pass_through`: as they say.
+        """
+        if rung is Rung.PASS_THROUGH:
+            return identity(Status.OFF, "passed through, to save time")
+        if rung is Rung.CALIBRATION:
+            return self._without_field("the rig calibration alone, to save time")
+        if rung is Rung.REUSE:
+            return self._instead(REASONS[Event.REUSED], (Event.REUSED,))
+        if rung is Rung.REFINE:
+            start = self._filter.field or identity(Status.CALIBRATION, "")
+            return self._judge(run(start), (), vis.shape, t_ns)
+        found, events = self._estimate(ir, vis, run, valid)
+        return self._judge(found, events, vis.shape, t_ns)
+
+    def _estimate(
+        self, ir: Image8, vis: Image8, run: Register, valid: Mask | None
+    ) -> tuple[Registration, tuple[Event, ...]]:
+        prior = self._filter.field
+        if prior is None:
+            return run(None), (self._cause,)
+        self._since_key += 1
+        if self._since_key >= self._options.key_interval:
+            self._since_key = 0
+            cold = run(None)
+            if self._usable(cold):
+                if self._filter.distance(cold, vis.shape) <= SAME_FIELD:
+                    return cold, (Event.KEY_FRAME,)
+                by_cold, by_prior = likeness(ir, vis, (cold, prior), valid=valid)
+                if by_cold > by_prior + CLEARLY_BETTER:
+                    self._filter.restart(cold, vis.shape)
+                    return cold, (Event.KEY_FRAME, Event.OVERRULED)
+            return run(prior), (Event.KEY_FRAME,)
+        warm = run(prior)
+        if self._usable(warm):
+            self._wait = self._next_wait = 0
+            return warm, ()
+        if self._wait > 0:
+            self._wait -= 1
+            return warm, ()
+        self._next_wait = min(2 * self._next_wait + 1, self._options.key_interval)
+        self._wait = self._next_wait
+        cold = run(None)
+        return (cold if cold.confidence > warm.confidence else warm), (Event.LOW_CONFIDENCE,)
+
+    def _usable(self, found: Registration) -> bool:
+        """Whether a field would be used."""
+        return found.status is not Status.OFF and found.confidence >= self._needed()
+
+    def _needed(self) -> float:
+        return self._options.min_confidence if self._trusting else self._options.regain_confidence
+
+    def _judge(
+        self, found: Registration, events: tuple[Event, ...], shape: tuple[int, ...], t_ns: int
+    ) -> Registration:
+        """Use the field found, or the best that can still be trusted."""
+        if found.status is Status.CALIBRATION:
+            return found
+        needed = self._needed()
+        self._trusting = self._usable(found)
+        if not self._trusting:
+            reason = found.reason or f"confidence {found.confidence:.2f} below {needed:.2f}"
+            return self._instead(reason, events, found)
+        self._good_ns = t_ns
+        if not self._smooth:
+            self._filter.restart(found, (shape[0], shape[1]))
+            return replace(found, reason=_reasons(events), events=tuple(events))
+        verdict = self._filter.update(found, (shape[0], shape[1]))
+        if verdict == "withheld":
+            return self._instead(REASONS[Event.WITHHELD], (*events, Event.WITHHELD), found)
+        if verdict == "jumped":
+            events = (*events, Event.JUMPED)
+        field = self._filter.field
+        assert field is not None
+        return replace(field, reason=_reasons(events), events=tuple(events))
+
+    def _instead(
+        self, reason: str, events: tuple[Event, ...], found: Registration | None = None
+    ) -> Registration:
+        """The last good field, else the rig calibration, else nothing."""
+        confidence = 0.0 if found is None else found.confidence
+        held = self._filter.field
+        if held is None:
+            return self._without_field(reason, confidence, events)
+        return replace(
+            held,
+            status=Status.HELD,
+            confidence=held.confidence if found is None else confidence,
+            reason=reason,
+            warm=found is not None and found.warm,
+            events=tuple(events),
+        )
+
+    def _without_field(
+        self, reason: str, confidence: float = 0.0, events: tuple[Event, ...] = ()
+    ) -> Registration:
+        status = Status.CALIBRATION if self._calibrated else Status.OFF
+        return replace(identity(status, reason, confidence=confidence), events=tuple(events))
+
+
+def _reasons(events: tuple[Event, ...]) -> str:
+    return "; ".join(REASONS[event] for event in events)
