@@ -109,7 +109,7 @@ def test_a_prior_is_accepted_and_a_repeat_gives_the_same(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["blocks", "ecc", "live"])
 def test_the_prior_is_where_the_search_begins(kind: str) -> None:
-    """A right one helps where a cold search does not reach, a wrong one hurts and is told by the confidence."""
+    """A right one helps where a cold search does not reach, a wrong one hurts, and the confidence tells."""
     vis = scene(640, 480)
     far = np.array([[1, 0, 56.0], [0, 1, -30.0], [0, 0, 1]])
     cls = REGISTRARS.load(kind)
@@ -117,7 +117,10 @@ def test_the_prior_is_where_the_search_begins(kind: str) -> None:
     ir = moved(vis, far)
     priors = {
         name: Registration(status=Status.OK, confidence=0.9, matrix=matrix)
-        for name, matrix in (("right", far + [[0, 0, 2], [0, 0, 2], [0, 0, 0]]), ("wrong", np.linalg.inv(far)))
+        for name, matrix in (
+            ("right", np.array([[1, 0, 58.0], [0, 1, -28.0], [0, 0, 1]])),
+            ("wrong", np.linalg.inv(far)),
+        )
     }
     found = {name: method.register(ir, vis, prior=prior) for name, prior in priors.items()}
     assert all(result.warm or result.status is Status.OFF for result in found.values())

@@ -19,6 +19,7 @@ COMMANDS = (
     "calibrate",
     "offset",
     "eval",
+    "warm",
     "model",
     "bench",
     "weights",

@@ -37,6 +37,15 @@ def add_parser(subparsers: Any) -> None:
     residuals.add_argument("--weights", required=True, metavar="NAME|FILE", help="of the live registration")
     residuals.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help="JSON")
     residuals.set_defaults(run=run_residuals)
+    confidence = what.add_parser(
+        "confidence", help="fit the confidence of a classical registrar, and judge that of any"
+    )
+    _data(confidence)
+    confidence.add_argument(
+        "--config", type=Path, required=True, metavar="FILE", help="says which pairs are held back"
+    )
+    confidence.add_argument("--model", default="blocks", metavar="NAME", help="default: %(default)s")
+    confidence.set_defaults(run=run_confidence)
     check = what.add_parser(
         "check", help="measure the live registration network; exit code 1 if it falls short"
     )
@@ -98,6 +107,19 @@ def run_residuals(args: argparse.Namespace) -> int:
     write_residuals(residuals, args.out)
     print(f"{args.out}: {len(residuals)} pairs")
     return 0
+
+
+def run_confidence(args: argparse.Namespace) -> int:
+    from streamfuse.registration import REGISTRARS
+    from streamfuse.training.options import read_training
+    from streamfuse.training.registration import RegistrationTraining
+    from streamfuse.training.trust import confidence_lines
+
+    train, held = read_training(args.config, RegistrationTraining).pairs(args.data)
+    kind = REGISTRARS.load(args.model)
+    lines, passed = confidence_lines(kind(kind.Options(), device="cpu"), train, held)
+    print("\n".join(lines))
+    return 0 if passed else CHECK_FAILED
 
 
 def run_check(args: argparse.Namespace) -> int:

@@ -17,6 +17,7 @@ from pydantic import Field
 from streamfuse.errors import DataError
 from streamfuse.frame import Image8, Mask, Registration, Status
 from streamfuse.registration.gradient_maps import reduced, working_size
+from streamfuse.registration.trust import Trust
 from streamfuse.registration.warp import nearest_affine
 from streamfuse.registry import Options
 from streamfuse.sampling import Matrix, resize_matrix
@@ -34,9 +35,9 @@ ITERATIONS = 30
 TOLERANCE = 1e-4
 MIN_TEXTURE = 0.3
 """Standard deviation of the gradient map (root of grey levels a pixel) below which there is only noise."""
-CHANCE_CORRELATION, SURE_CORRELATION = 0.25, 0.6
-"""Correlation of the maps at which the confidence is 0 and 1: unrelated pictures reach 0.26."""
-OFF_BELOW = 0.05
+CHANCE_CORRELATION = 0.25
+"""Of the maps; nothing was matched below this: unrelated pictures reach 0.26."""
+COLD_TRUST, WARM_TRUST = Trust((10.0,), -4.0), Trust((10.0,), -4.0)
 
 
 class EccOptions(Options):
@@ -108,11 +109,15 @@ class EccRegistrar:
         return (matrix / matrix[2, 2], correlation) if moved <= self._options.search * max(size) else None
 
     def _registration(self, matrix: Matrix, correlation: float, *, warm: bool) -> Registration:
-        ramp = (correlation - CHANCE_CORRELATION) / (SURE_CORRELATION - CHANCE_CORRELATION)
-        confidence = float(np.clip(ramp, 0, 1))
-        if confidence < OFF_BELOW:
-            return _off(f"gradients correlate by {correlation:.2f} only", confidence)
-        return Registration(status=Status.OK, confidence=confidence, matrix=matrix / matrix[2, 2], warm=warm)
+        if correlation < CHANCE_CORRELATION:
+            return _off(f"gradients correlate by {correlation:.2f} only")
+        return Registration(
+            status=Status.OK,
+            confidence=(WARM_TRUST if warm else COLD_TRUST)((correlation,)),
+            matrix=matrix / matrix[2, 2],
+            warm=warm,
+            evidence=(correlation,),
+        )
 
 
 def _ecc(
@@ -145,5 +150,5 @@ def _at_size(gradient: Map, size: tuple[int, int]) -> Map:
     return np.asarray(cv2.resize(gradient, size, interpolation=cv2.INTER_AREA), np.float32)
 
 
-def _off(reason: str, confidence: float = 0.0) -> Registration:
-    return Registration(status=Status.OFF, confidence=confidence, matrix=np.eye(3), reason=reason)
+def _off(reason: str) -> Registration:
+    return Registration(status=Status.OFF, confidence=0.0, matrix=np.eye(3), reason=reason)

@@ -30,12 +30,17 @@ deviation; a drift of 0.05 px a frame is followed 0.3 px behind."""
 FIRST_NOISE = 0.5
 """Pixels; assumed until the innovations have told. Classical registrars measured 0.2 to 0.6."""
 NOISE_MEMORY = 0.05
+NOISE_OF_SURPRISE = 0.87
+"""White noise over what is left of an innovation without the trend: sqrt(3 / 4). A drift leaves nothing."""
 GATE = 3.0
 """Times the noise: an innovation beyond is no noise."""
 MIN_GATE = 1.0
 """Pixels: smaller changes are never withheld, whatever the noise."""
 PERSISTENCE = 0.5
-"""Weight of the newest innovation in the running mean whose length raises the gain."""
+"""Weight of the newest innovation in their running mean, the trend; 0.58 of white noise is left in it."""
+TREND, MIN_TREND = 1.75, 0.3
+"""The gain is 1 when the trend is this many times the noise (3 sigma of what noise leaves) or pixels, and
+falls with its square: a drift is followed closely, and noise hardly raises the gain."""
 MAX_WITHHELD = 3
 """Wild innovations in a row that do not confirm one another; then the newest field is believed: something
 moves faster than it is seen twice."""
@@ -77,11 +82,13 @@ class FieldFilter:
         if size > gate:
             return self._doubt(found, innovation, gate, shape)
         self._pending, self._withheld = None, 0
-        self._noise = float(np.sqrt((1 - NOISE_MEMORY) * self._noise**2 + NOISE_MEMORY * size**2))
+        surprise = _length(innovation - self._trend) * NOISE_OF_SURPRISE
+        self._noise = float(np.sqrt((1 - NOISE_MEMORY) * self._noise**2 + NOISE_MEMORY * surprise**2))
         self._trend = (1 - PERSISTENCE) * self._trend + PERSISTENCE * innovation
         confidence = max(found.confidence, 1e-3)
         self._weight = min(self._weight + confidence, 1 / STEADY_GAIN)
-        gain = confidence * max(1 / self._weight, min(1.0, (_length(self._trend) / gate) ** 2))
+        moving = _length(self._trend) / max(MIN_TREND, TREND * self._noise)
+        gain = confidence * max(1 / self._weight, min(1.0, moving**2))
         self.field = mixed(self.field, found, gain)
         self._points = displacements(self.field, shape)
         return "followed"

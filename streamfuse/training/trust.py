@@ -17,6 +17,7 @@ import torch
 
 from streamfuse.frame import Image8, Registration, Status
 from streamfuse.fusion.colour import luma
+from streamfuse.metrics.reliability import calibration_error, reliability_curve
 from streamfuse.registration.registrar import Registrar
 from streamfuse.registration.trust import GOOD_PX
 from streamfuse.registration.warp import to_flow
@@ -33,13 +34,17 @@ RIG = DeformationRange(
     scale=0.02,
     shear=0.01,
     perspective=0.01,
-    elastic=1.5,
+    elastic=0.75,
     elastic_sigma=(40.0, 80.0),
 )
 """How far a rig's residual goes beyond its calibration, or a rig without one beyond a plain resize."""
 SPARE = 8
 """Every n-th place of a field is judged: fields are smooth."""
+FIT_SEEDS, JUDGE_SEEDS = range(100, 109), range(200, 206)
+"""Streets that are rendered: those fitted on and those judged on."""
+RENDERED_FRAMES = 6
 RENDERED_EVERY_S = 0.8
+MAX_ERROR = 0.1
 LIGHTS = ("day", "dusk", "night")
 
 
@@ -124,10 +129,36 @@ def spoilt(image: Image8, rng: np.random.Generator) -> Image8:
     return np.asarray(np.clip(np.rint(plane + noise), 0, 255), np.uint8)
 
 
+def confidence_lines(
+    registrar: Registrar, train: Sequence[Pair], held: Sequence[Pair]
+) -> tuple[list[str], bool]:
+    """Weights fitted on training pairs, and the reliability, on pairs and streets never fitted on, of the
+    confidence as the registrar has it now; whether that is calibrated to MAX_ERROR. Minutes."""
+    streets = [list(rendered_pairs(seeds, frames=RENDERED_FRAMES)) for seeds in (FIT_SEEDS, JUDGE_SEEDS)]
+    lines = []
+    fitted = [
+        *judged_cases(registrar, train, rounds=4, seed=1),
+        *judged_cases(registrar, streets[0], rounds=10, seed=2),
+    ]
+    for warm in (False, True):
+        cases = [c for c in fitted if c.found.warm == warm and c.found.evidence]
+        if cases:
+            weights, bias = fit_trust(cases)
+            lines.append(f"{'warm' if warm else 'cold'}: Trust({weights}, {bias})  # {len(cases)} cases")
+    judged = [
+        *judged_cases(registrar, held, rounds=14, seed=3),
+        *judged_cases(registrar, streets[1], rounds=8, seed=4),
+    ]
+    curve = reliability_curve([c.found.confidence for c in judged], [c.good for c in judged])
+    error = calibration_error(curve)
+    lines += [f"  {part}" for part in curve]
+    lines.append(f"expected calibration error {error:.3f} over {len(judged)} cases, <= {MAX_ERROR}")
+    return lines, error <= MAX_ERROR
+
+
 def fit_trust(cases: Sequence[Judged]) -> tuple[tuple[float, ...], float]:
-    """Weights and bias of the logistic from evidence to good, over the cases that gave evidence."""
-    told = [case for case in cases if case.found.status is not Status.OFF]
-    evidence = torch.tensor([case.found.evidence for case in told], dtype=torch.float32)
-    good = torch.tensor([case.good for case in told], dtype=torch.float32)
+    """Weights and bias of the logistic from the evidence of cases to whether they are good."""
+    evidence = torch.tensor([case.found.evidence for case in cases], dtype=torch.float32)
+    good = torch.tensor([case.good for case in cases], dtype=torch.float32)
     weights, bias = logistic(evidence, good)
     return tuple(round(float(w), 3) for w in weights), round(float(bias), 3)

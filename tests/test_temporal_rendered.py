@@ -1,0 +1,108 @@
+"""Registration in time on rendered streets, through the worker, for every registrar that keeps time."""
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import pytest
+
+from streamfuse.clock import NS_PER_S, RealClock
+from streamfuse.config import Component, WorkerOptions
+from streamfuse.evaluation.warm import measure
+from streamfuse.evaluation.warm_footage import Added, Footage, rendered_footage
+from streamfuse.evaluation.warm_report import figures, reliability_lines
+from streamfuse.frame import Frame, FramePair, FusedFrame, Status
+from streamfuse.fusion.maximum import MaximumFuser
+from streamfuse.metrics.temporal import displacement_jitter
+from streamfuse.pipeline.statistics import Statistics
+from streamfuse.registration import REGISTRARS
+from streamfuse.registration.warp import to_flow
+from streamfuse.synth.options import MotionOptions, RigOptions, SceneOptions
+from streamfuse.synth.scene import Scene
+from streamfuse.worker import Worker
+
+FRAMES = 8
+RIG = RigOptions(vis_width=320, vis_height=240, ir_width=320, ir_height=240, film="luma", elastic_px=0.5)
+STILL = MotionOptions(pan_deg=0, tilt_deg=0, roll_deg=0, sway_m=0)
+
+
+@pytest.fixture(scope="module")
+def cut() -> tuple[list[FramePair], np.ndarray]:
+    """A street, then the same upside down, as another rig might see another scene, and its true field."""
+    scene = Scene(SceneOptions(seed=61, people=3, cars=1, motion=STILL), RIG)
+    pictures = [
+        (scene.infrared_view(scene.render_infrared(n / 15)), scene.render_visible(n / 15))
+        for n in range(FRAMES)
+    ]
+    pictures += [tuple(np.ascontiguousarray(image[::-1, ::-1]) for image in both) for both in pictures]
+    found = []
+    for number, (ir, vis) in enumerate(pictures):
+        stamps = {"seq": number, "t_capture": number * NS_PER_S // 15, "t_arrival": 0}
+        frames = {name: Frame(stream=name, image=im, **stamps) for name, im in (("ir", ir), ("vis", vis))}
+        found.append(FramePair(**frames, driver="vis"))
+    return found, -scene.displacement(0.0)[::-1, ::-1]
+
+
+def run(kind: str, footage: list[FramePair], **options: object) -> Iterator[FusedFrame]:
+    registrar = REGISTRARS.load(kind)
+    worker = Worker(
+        Component(kind, registrar.Options()),
+        Component("max", MaximumFuser.Options()),
+        options=WorkerOptions(device="cpu", **options),
+        clock=RealClock(),
+    )
+    for pair in footage:
+        yield worker.process(pair)
+
+
+@pytest.mark.parametrize("kind", ["blocks", "ecc", pytest.param("live", marks=pytest.mark.slow)])
+def test_warm_steady_and_cold_right_after_the_cut(kind: str, cut: tuple[list[FramePair], np.ndarray]) -> None:
+    footage, truth = cut
+    frames, statistics = list(run(kind, footage)), Statistics()
+    for number, frame in enumerate(frames):
+        statistics.frame_out(frame, now_ns=number)
+        assert frame.status is Status.OK, (number, frame.reason)
+    assert [frame.warm for frame in frames] == [n not in (0, FRAMES) for n in range(2 * FRAMES)]
+    assert "scene cut" in frames[FRAMES].reason
+    report = statistics.report().registration
+    assert {name: report[name] for name in ("cold_first", "cold_scene_cut_vis")} == {
+        "cold_first": 1,
+        "cold_scene_cut_vis": 1,
+    }
+    fields = [to_flow(frame.registration, (240, 320)) for frame in frames]
+    cold = [to_flow(frame.registration, (240, 320)) for frame in run(kind, footage[:FRAMES], temporal=False)]
+    assert displacement_jitter(fields[3:FRAMES]) <= 0.5 * displacement_jitter(cold[3:])
+    error = np.linalg.norm(fields[-1] - truth, axis=-1)[20:-20, 20:-20].mean()
+    unregistered = np.linalg.norm(truth, axis=-1)[20:-20, 20:-20].mean()
+    assert error < 0.4 * unregistered
+
+
+def test_a_growing_deformation_is_undone_exactly() -> None:
+    """The measuring stick itself: undoing a deformed picture gives the picture back."""
+    rng = np.random.default_rng(4)
+    picture = cv2.GaussianBlur(rng.integers(0, 256, (240, 320)).astype(np.uint8), (0, 0), 4)
+    added = Added((240, 320), seed=2, drifting=True, frames=50)
+    for number in (0, 13, 49):
+        moved, _ = added.deformed(picture, number)
+        undone = added.undone(number)
+        grid = np.stack(np.meshgrid(np.arange(320), np.arange(240)), axis=-1).astype(np.float32)
+        back = cv2.remap(moved, grid + undone, None, cv2.INTER_LINEAR)
+        inner = np.s_[30:-30, 30:-30]
+        assert np.abs(back.astype(float) - picture)[inner].mean() < 1.0
+        assert np.abs(moved.astype(float) - picture)[inner].mean() > 4.0
+
+
+@pytest.mark.slow
+def test_bounds_on_rendered_truth() -> None:
+    """Minutes; the same on clips: `streamfuse warm IR VIS`."""
+    kind = REGISTRARS.load("blocks")
+    footage: list[Footage] = [rendered_footage(seed, frames=45) for seed in (41, 42)]
+    reports = [
+        measure(clip, kind(kind.Options()), seed=1, drifting=drifting)
+        for clip in footage
+        for drifting in (False, True)
+    ]
+    missed = [str(figure) for report in reports for figure in figures(report) if not figure.passed]
+    lines, _ = reliability_lines(reports)
+    print("\n".join(lines))
+    assert not missed
