@@ -63,7 +63,8 @@ class Way:
 class WarmReport:
     """What one clip under one deformation showed.
 
-    clear: frames whose own cold field is within GOOD_PX of the clip's: those that can be registered at all.
+    clear: frames that can be registered: undeformed, the cold field is trusted, and within GOOD_PX of the
+    clip's.
     unregistered: error of no displacement. claims: (confidence, whether the error was below GOOD_PX) of all
     that the registrar said. column: one pixel column over time, cold above warm, uint8 (2 H, frames).
     right_start, wrong_start: errors of one refinement from the truth, and from its opposite.
@@ -84,6 +85,11 @@ class WarmReport:
     claims: list[tuple[float, bool]] = field(default_factory=list)
     right_start: list[float] = field(default_factory=list)
     wrong_start: list[float] = field(default_factory=list)
+
+    @property
+    def obscured(self) -> npt.NDArray[np.bool_]:
+        """Frames that cannot be registered, once the clip has had one that can."""
+        return ~self.clear & (np.cumsum(self.clear) > 0)
 
     @property
     def ok_share(self) -> float:
@@ -219,12 +225,12 @@ class _Own:
             found, used = passes(None), _step(state, passes, number)
             cold.append(field_at(found, self._places))
             warm.append(field_at(used, self._places))
-            sound.append(found.confidence >= options.regain_confidence and used.status is Status.OK)
+            sound.append(found.status is Status.OK and found.confidence >= options.regain_confidence)
         if not any(sound):
             raise DataError(f"{footage.name}: no frame can be registered: nothing to compare with")
         self._cold, self._warm = (_median(fields, sound) for fields in (cold, warm))
         off = np.linalg.norm(np.stack(cold) - self._cold, axis=-1).mean(axis=(1, 2))
-        self.clear = np.asarray(off < GOOD_PX * self._unit)
+        self.clear = np.asarray(sound) & (off < GOOD_PX * self._unit)
 
     def expected(self, number: int, undone: Flow, *, warm: bool) -> _Truth:
         """What should be found in frame `number` once deformed, when `undone` undoes the deformation."""

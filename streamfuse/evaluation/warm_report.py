@@ -60,10 +60,12 @@ def figures(report: WarmReport) -> Iterator[Figure]:
         yield Figure("jitter, cold, px a frame", report.cold.jitter)
         yield Figure("jitter, in use / cold", report.in_use.jitter / report.cold.jitter, high=JITTER_RATIO)
     yield Figure("clear frames that are ok, share", report.ok_share, low=OK_SHARE)
-    unclear = np.asarray(report.in_use.errors)[~clear]
-    if unclear.size:
-        yield Figure("other frames: in use, px (mean)", float(unclear.mean()), high=HELD_ERROR_PX)
-        yield Figure("other frames: in use, px (worst)", float(unclear.max()))
+    obscured = np.asarray(report.in_use.errors)[report.obscured]
+    if obscured.size:
+        yield Figure("obscured frames after the first clear one, share", float(report.obscured.mean()))
+        yield Figure("  cold, px", report.cold.error(report.obscured))
+        yield Figure("  in use, px", float(obscured.mean()), high=HELD_ERROR_PX)
+        yield Figure("  in use, px (95 %)", float(np.percentile(obscured, 95)))
     yield Figure("worst frame in use - unregistered, px", report.worst_harm_px, high=HARM_PX)
     for status, count in sorted(Counter(s.value for s in report.status).items()):
         yield Figure(f"frames {status}", count)

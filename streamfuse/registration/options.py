@@ -23,10 +23,10 @@ class TemporalOptions(Options):
         "it belongs to the rig, not to what is seen",
     )
     min_confidence: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.2, description="a field below this confidence is not used"
+        0.3, description="a field below this confidence is not used"
     )
     regain_confidence: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.4, description="after a field that was not used, one is used again from this confidence on"
+        0.5, description="after a field that was not used, one is used again from this confidence on"
     )
 
     @model_validator(mode="after")

@@ -112,19 +112,23 @@ def _case(registrar: Registrar, pair: Pair, own: np.ndarray, other: Pair, rng: n
 
 
 def spoilt(image: Image8, rng: np.random.Generator) -> Image8:
-    """Half of the pictures as they are, the others under smoke, dark, noisy or out of focus."""
+    """Half of the pictures as they are, the others behind drifts of smoke, dark, noisy or out of focus."""
     if rng.random() < 0.5:
         return image
     plane: Any = image.astype(np.float32)
     unit = max(image.shape) / 640
-    kind, strength = rng.integers(4), rng.uniform(0, 1)
+    kind, strength = rng.choice(4, p=(0.2, 0.2, 0.4, 0.2)), rng.uniform(0, 1)
     if kind == 0:
         plane = cv2.GaussianBlur(plane, (0, 0), 0.3 + 5 * strength * unit)
     elif kind == 1:
         plane *= 1 - 0.97 * strength
     elif kind == 2:
-        cloud = cv2.resize(rng.normal(150, 30, (5, 7)).astype(np.float32), image.shape[::-1], interpolation=2)
-        plane = (1 - strength**0.3) * plane + strength**0.3 * cloud
+        cloud, thickness = (
+            cv2.resize(rng.normal(mean, deviation, (4, 5)), image.shape[::-1], interpolation=cv2.INTER_CUBIC)
+            for mean, deviation in ((150, 25), (2.5 * strength - 0.5, 1.0))
+        )
+        opaque = 0.995 / (1 + np.exp(-4 * thickness))
+        plane = (1 - opaque) * plane + opaque * cloud
     noise = rng.normal(0, 1.0 + (25 * strength if kind == 3 else 0), image.shape)
     return np.asarray(np.clip(np.rint(plane + noise), 0, 255), np.uint8)
 
