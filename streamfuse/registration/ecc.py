@@ -38,7 +38,7 @@ MIN_TEXTURE = 0.3
 CHANCE_CORRELATION = 0.25
 """Of the maps; nothing was matched below this: unrelated pictures reach 0.26."""
 COLD_TRUST, WARM_TRUST = Trust((14.46,), -5.17), Trust((9.57,), -2.62)
-"""From `streamfuse train confidence --model ecc`: 929 cases, RoadScene training pairs and rendered streets."""
+"""From `streamfuse train confidence --model ecc`: 929 cases, RoadScene pairs and rendered streets."""
 
 
 class EccOptions(Options):

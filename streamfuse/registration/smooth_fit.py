@@ -186,14 +186,6 @@ def peaks(scores: BlockScores) -> Array:
     return np.asarray(np.stack([column + dx, row + dy], axis=1) - reach, np.float64)
 
 
-def uncertainty(likelihood: FloatArray, design: Array, precision: Array, coefficients: Array) -> float:
-    """Standard deviation of the fitted field, map pixels, root mean square over the blocks, if each block's
-    likelihood around the prediction (within NEAR) told the truth and were independent of the others."""
-    seen = observe(likelihood, design @ coefficients, NEAR)
-    covariance = np.linalg.inv(_normal(design, seen) + np.diag(precision))
-    return float(np.sqrt(np.einsum("bak,kl,bal->", design, covariance, design, optimize=True) / len(design)))
-
-
 def agreement(likelihood: FloatArray, predicted: Array) -> float:
     """How much of the blocks' likelihood lies within NEAR of the prediction, 0..1, mean over blocks.
 
@@ -215,18 +207,11 @@ def agreement(likelihood: FloatArray, predicted: Array) -> float:
 
 def _step(design: Array, seen: Observations, precision: Array, coefficients: Array) -> Array:
     """One step of weighted least squares towards all observations and the prior."""
-    move_x, move_y = design[:, 0], design[:, 1]
-    right = move_x.T @ seen.pull[:, 0] + move_y.T @ seen.pull[:, 1] - precision * coefficients
-    return np.asarray(np.linalg.solve(_normal(design, seen) + np.diag(precision), right), np.float64)
-
-
-def _normal(design: Array, seen: Observations) -> Array:
-    """Information of all observations on the coefficients, float64 (K, K)."""
     xx, xy, yy = seen.information.T[:, :, None]
     move_x, move_y = design[:, 0], design[:, 1]
-    return np.asarray(
-        move_x.T @ (xx * move_x + xy * move_y) + move_y.T @ (xy * move_x + yy * move_y), np.float64
-    )
+    normal = move_x.T @ (xx * move_x + xy * move_y) + move_y.T @ (xy * move_x + yy * move_y)
+    right = move_x.T @ seen.pull[:, 0] + move_y.T @ seen.pull[:, 1] - precision * coefficients
+    return np.asarray(np.linalg.solve(normal + np.diag(precision), right), np.float64)
 
 
 def _eigen(xx: Array, xy: Array, yy: Array) -> tuple[Array, Array, Array, Array]:
