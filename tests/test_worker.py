@@ -112,17 +112,6 @@ def test_the_prior_is_the_last_good_field_and_not_beyond_a_break() -> None:
 
 
 def test_a_rung_is_told_and_kept_to() -> None:
-    worker = make_worker(Script(GOOD, GOOD))
-    worker.process(pair(0))
-    reused = worker.process(pair(40), rung=Rung.REUSE)
-    assert (reused.rung, reused.status) == (Rung.REUSE, Status.HELD)
-    np.testing.assert_array_equal(reused.registration.matrix, GOOD.matrix)
-    passed = worker.process(pair(80), rung=Rung.PASS_THROUGH)
-    assert (passed.rung, passed.status) == (Rung.PASS_THROUGH, Status.OFF)
-    np.testing.assert_array_equal(passed.image, passed.visible)
-
-
-def test_a_rung_is_told_and_kept_to() -> None:
     rig = RigCalibration.identity(ir_size=(64, 48), vis_size=(64, 48))
     worker = make_worker(Script(GOOD, GOOD), calibration=rig)
     worker.process(pair(0))

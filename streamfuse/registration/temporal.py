@@ -160,20 +160,23 @@ class TemporalRegistration:
             run: registers them; with a prior it only refines.
             t_ns: capture time.
             rung: how much may be spent. `refine`: one warm pass, no key frame, no second try (from the rig
-                calibration while there is no field). `reuse`: the field in use, without looking.
-                `calibration`, `pass_through`: as they say.
+                calibration while there is no field). The rungs below it are `unregistered`.
         """
-        if rung is Rung.PASS_THROUGH:
-            return identity(Status.OFF, "passed through, to save time")
-        if rung is Rung.CALIBRATION:
-            return self._without_field("the rig calibration alone, to save time")
-        if rung is Rung.REUSE:
-            return self._instead(REASONS[Event.REUSED], (Event.REUSED,))
+        if rung is not Rung.FULL and rung is not Rung.REFINE:
+            return self.unregistered(rung)
         if rung is Rung.REFINE:
             start = self._filter.field or identity(Status.CALIBRATION, "")
             return self._judge(run(start), (), vis.shape, t_ns)
         found, events = self._estimate(ir, vis, run, valid)
         return self._judge(found, events, vis.shape, t_ns)
+
+    def unregistered(self, rung: Rung) -> Registration:
+        """What is used on the rungs that look at no picture: `reuse`, `calibration`, `pass_through`."""
+        if rung is Rung.PASS_THROUGH:
+            return identity(Status.OFF, "passed through, to save time")
+        if rung is Rung.REUSE:
+            return self._instead(REASONS[Event.REUSED], (Event.REUSED,))
+        return self._without_field("the rig calibration alone, to save time")
 
     def _estimate(
         self, ir: Image8, vis: Image8, run: Register, valid: Mask | None
@@ -217,6 +220,8 @@ class TemporalRegistration:
     ) -> Registration:
         """Use the field found, or the best that can still be trusted."""
         if found.status is Status.CALIBRATION:
+            self._filter.restart(found, (shape[0], shape[1]))
+            self._good_ns = t_ns
             return found
         needed = self._needed()
         self._trusting = self._usable(found)
@@ -244,6 +249,8 @@ class TemporalRegistration:
         held = self._filter.field
         if held is None:
             return self._without_field(reason, confidence, events)
+        if held.status is Status.CALIBRATION:
+            return held
         return replace(
             held,
             status=Status.HELD,
