@@ -218,6 +218,8 @@ class FusedFrame:
 
     image: uint8 (H, W, 3) RGB in visible geometry. registered_ir: uint8 (H, W). valid: uint8 (H, W),
     255 where infrared covers the picture. rung: the work it got. latencies_ns: durations by stage name.
+    extra: what some runs know besides; `motion` (mode, over_ns, share) when the infrared was moved to the
+    visible time.
     """
 
     image: Image8

@@ -1,15 +1,15 @@
 """Register and fuse one pair after the other, with as much memory of the past as is safe.
 
 The rig calibration brings the infrared into visible geometry, the registrar finds the residual, the *raw*
-infrared picture is warped once through both, the fuser works on luma, and the visible colour is kept.
-Outside the overlap the result is the visible picture.
+infrared picture is warped once through both, and through the motion since it was taken where that is known.
+The fuser works on luma and the visible colour is kept. Outside the overlap the result is the visible picture.
 
 What is remembered from frame to frame, and what is used when a field is not to be trusted, is decided in
 `registration.temporal`.
 """
 
 from contextlib import AbstractContextManager
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -21,6 +21,8 @@ from streamfuse.frame import Frame, FramePair, FusedFrame, Image8, Mask, Registr
 from streamfuse.fusion import FUSERS
 from streamfuse.fusion.colour import luma, replace_luma
 from streamfuse.fusion.fuser import Fuser
+from streamfuse.pairing.motion import Compensation, MotionCompensator
+from streamfuse.pairing.options import MotionMode
 from streamfuse.registration import REGISTRARS
 from streamfuse.registration.registrar import Registrar
 from streamfuse.registration.temporal import TemporalRegistration, identity
@@ -59,6 +61,8 @@ class Worker:
         registration, fusion: which registrar and fuser, with their validated options. The same model for
             both is built once, and encodes each pair once when it can.
         calibration: the rig's geometry; None: plain resize of the infrared to the visible size.
+        motion: how infrared is brought to the visible time. Pairs that stand alone are never moved, nor is
+            anything on the rungs that save time.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class Worker:
         fusion: Component,
         *,
         calibration: RigCalibration | None = None,
+        motion: MotionMode = "off",
         options: WorkerOptions | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -90,12 +95,18 @@ class Worker:
         self._temporal = TemporalRegistration(
             self._options, calibrated=calibration is not None, smooth=self._joint is None
         )
+        self._motion: MotionCompensator | None = None
+        if motion != "off" and self._options.temporal:
+            self._motion = MotionCompensator(motion)
+        self._moved: Compensation | None = None
         self._latencies: dict[str, int] = {}
 
     def reset(self) -> None:
         """Forget everything learnt from earlier pairs."""
         self._temporal.reset()
         self._fuser.reset()
+        if self._motion is not None:
+            self._motion.reset()
 
     def process(
         self,
@@ -111,6 +122,7 @@ class Worker:
         rung: how much work it gets. rung_reason: why not all, for whoever takes the frame, in `extra`.
         """
         self._latencies = {}
+        self._moved = None
         vis = pair.vis.image
         with timed("register_and_fuse", self._latencies, self._clock, seq):
             if pair.ir is None or rung is Rung.PASS_THROUGH:
@@ -134,8 +146,16 @@ class Worker:
             rung=rung,
             latencies_ns=self._latencies,
             dropped=dropped or {},
-            extra=self._extra | {"rung_reason": rung_reason} if rung_reason else self._extra,
+            extra=self._about(rung_reason),
         )
+
+    def _about(self, rung_reason: str) -> dict[str, Any]:
+        about: dict[str, Any] = {}
+        if rung_reason:
+            about["rung_reason"] = rung_reason
+        if self._moved is not None:
+            about["motion"] = self._moved.describe()
+        return self._extra | about if about else self._extra
 
     def _timed(self, stage: str) -> AbstractContextManager[None]:
         return timed(stage, self._latencies, self._clock)
@@ -146,14 +166,24 @@ class Worker:
         epochs = (ir.epoch, pair.vis.epoch)
         if self._temporal.look(ir.image, y, t_ns=pair.t_capture, epochs=epochs) is not None:
             self._fuser.reset()
+            if self._motion is not None:
+                self._motion.reset()
         calibration = self._rig(ir.image, y)
         fused_y: Image8 | None = None
         if rung in (Rung.FULL, Rung.REFINE):
             registration, fused_y = self._register(ir, y, calibration, pair.t_capture, rung)
         else:
             registration = self._temporal.unregistered(rung)
+        if self._motion is not None and rung in (Rung.FULL, Rung.REFINE):
+            with self._timed("motion"):
+                self._moved = self._motion.compensate(pair, y, registration, calibration)
+        shape = (y.shape[0], y.shape[1])
         with self._timed("warp"):
-            registered, valid = warp_infrared(ir.image, registration, calibration, (y.shape[0], y.shape[1]))
+            if self._moved is None:
+                registered, valid = warp_infrared(ir.image, registration, calibration, shape)
+            else:
+                registered, valid = self._moved.warped(registration, calibration, shape)
+                fused_y = None
         if registration.status is Status.OFF:
             return pair.vis.image, registered, valid, registration
         with self._timed("fuse"):

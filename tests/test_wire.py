@@ -43,7 +43,7 @@ GOLDEN_HEADER = (
     b'"unique":true,"held":false,"frozen":false,"unit":"agc8"},"vis":{"stamp":{"sec":1700000000,'
     b'"nanosec":23456789},"seq":3,"pts":null,"time_base":null,"age_ns":100000000,"unique":true,"held":false,'
     b'"frozen":false,"unit":"agc8"}},"pair":{"dt_ns":0,"policy":"nearest","window_ns":20000000,"offset_ns":0,'
-    b'"offset_source":"config","skew_ppm":null},"registration":{"status":"ok","reason":"","confidence":0.9,'
+    b'"offset_source":"config","skew_ppm":null,"motion":null},"registration":{"status":"ok","reason":"","confidence":0.9,'
     b'"scales":null,"warm_start":false,"homography":[1.0,0.0,0.0,0.0,1.0,0.0,0.0,0.0,1.0],"max_disp_px":0.0},'
     b'"quality":{"rung":0,"reason":""},"latency_ns":{"capture_to_arrival":40000000,"wait_pair":null,'
     b'"queue":null,"gpu":9000000,"encode":1500000,"capture_to_publish":100000000},"publish_stamp":'

@@ -111,7 +111,8 @@ def print_report(report: Report, *, as_json: bool = False) -> None:
         frames_in, used, dropped = (row[stream] for row in rows)
         causes = ", ".join(f"{count} {cause}" for cause, count in sorted(dropped.items())) or "none"  # type: ignore[union-attr]
         print(f"{name:>9}: {frames_in} in, {used} used, dropped: {causes}")
-    print(f"    fused: {report.frames_out} out, {report.fps:.1f} fps, {report.held} on held infrared")
+    infrared = f"{report.held} on held infrared, {report.compensated} moved to the visible time"
+    print(f"    fused: {report.frames_out} out, {report.fps:.1f} fps, {infrared}")
     status = ", ".join(f"{name} {count}" for name, count in sorted(report.status.items()))
     print(f"   status: {status or 'no frames'}; warm {report.warm}")
     if _degraded(report):

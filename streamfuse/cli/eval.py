@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from streamfuse.cli import _eval_motion
+
 DEFAULT_METHOD = "result"
 FAMILIES = ("fusion", "film", "registration", "epe", "temporal")
 
@@ -68,6 +70,7 @@ def add_parser(subparsers: Any) -> None:
         help="pictures a set on the page (default: %(default)s)",
     )
     parser.set_defaults(run=run)
+    _eval_motion.add_parser(parser.add_subparsers(title="special judgements", metavar="WHAT"))
 
 
 def run(args: argparse.Namespace) -> int:

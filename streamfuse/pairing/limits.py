@@ -55,14 +55,16 @@ class Limits:
 
     def deadline_ns(self) -> int:
         """Longest wait of a driver frame, from its arrival: the gap between the two transports' delays
-        and half a period, within the budget."""
+        and half a period, within the budget. Interpolation waits for the later neighbour: a whole period."""
         if self._options.deadline_ms is not None:
             return round(self._options.deadline_ms * NS_PER_MS)
         slow, usual = self._follow.delay_ns(0.99), self._lead.delay_ns(0.5)
         if slow is None or usual is None:
             wait = START_WAIT_NS
         else:
-            wait = slow - usual + (self._follow.period_ns or START_PERIOD_NS) // 2 + DEADLINE_MARGIN_NS
+            periods = 1.0 if self._options.motion == "interpolate" else 0.5
+            period = round(periods * (self._follow.period_ns or START_PERIOD_NS))
+            wait = slow - usual + period + DEADLINE_MARGIN_NS
         if self.wait_budget_ns is not None:
             wait = min(wait, self.wait_budget_ns)
         return max(0, wait)

@@ -57,6 +57,8 @@ class Matcher:
         self._lead = self._tracks[self.driver]
         self._follow = self._tracks[self._other]
         self._limits = Limits(options, lead=self._lead, follow=self._follow)
+        # Interpolation needs the later neighbour, nearest or not.
+        self._look_ahead = options.motion == "interpolate" and self.driver == "vis"
         self._decided_t: int | None = None
         self._first_arrival: int | None = None
         self._pairs = self._held = self._without_ir = 0
@@ -193,6 +195,8 @@ class Matcher:
         t = self._lead.entries[0].t
         if self._follow.ended or self._enclosed(t):
             return True
+        if self._look_ahead:
+            return False
         newest, step = self._follow.newest_t, self._follow.shortest_period_ns
         return newest is not None and step is not None and newest + step > t + self._limits.window_ns()
 

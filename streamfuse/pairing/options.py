@@ -6,6 +6,8 @@ from pydantic import Field, field_validator
 
 from streamfuse.registry import Options
 
+MotionMode = Literal["off", "causal", "interpolate"]
+
 
 class PairingOptions(Options):
     """Which frames belong together. Every null is learnt from the streams while they run."""
@@ -28,6 +30,12 @@ class PairingOptions(Options):
         None,
         description="positive: the same event is later in the visible; null: no offset; auto: measured from "
         "what moves, while the run goes on when live, over both clips beforehand when not",
+    )
+    motion: MotionMode = Field(
+        "causal",
+        description="infrared not taken at the visible time is moved to it. causal: by what was seen until "
+        "then; interpolate: between two infrared frames, live at the price of waiting for the later one; "
+        "off: shown where it was",
     )
 
     @field_validator("offset_ms", mode="before")

@@ -71,6 +71,7 @@ class Pipeline:
             config.registration,
             config.fusion,
             calibration=self._calibration,
+            motion=config.pairing.motion,
             options=config.worker,
             clock=self._clock,
         )

@@ -63,6 +63,7 @@ class LatencyHistogram:
 class Report:
     """A snapshot of a run's counts. Latencies in milliseconds, by stage; `fps` over the frames so far.
 
+    compensated: frames whose infrared was moved to the visible time, held or not.
     offset: `in_use_ms` and `source` of the newest frame, and what the estimator says when there is one
     (`status`, `reason`, `estimate_ms`, `uncertainty_ms`).
     rungs: frames by the work they got. rung_changes: moves on the degradation ladder.
@@ -73,6 +74,7 @@ class Report:
     frames_used: dict[str, int]
     frames_out: int
     held: int
+    compensated: int
     dropped: dict[str, dict[str, int]]
     sink_dropped: dict[str, dict[str, int]]
     status: dict[str, int]
@@ -112,6 +114,7 @@ class Statistics:
         self._dt = LatencyHistogram()
         self._frames_out = 0
         self._held = 0
+        self._compensated = 0
         self._warm = 0
         self._last_ir_seq: int | None = None
         self._first_ns: int | None = None
@@ -152,6 +155,7 @@ class Statistics:
             self._warm += frame.warm
             self._registration.update(frame.registration.events)
             self._held += frame.pair.held
+            self._compensated += "motion" in frame.extra
             pair = frame.pair
             self._offset_in_use = {
                 "in_use_ms": round(pair.offset_ns / NS_PER_MS, 2),
@@ -197,6 +201,7 @@ class Statistics:
                 frames_used={stream: self._used[stream] for stream in STREAMS},
                 frames_out=self._frames_out,
                 held=self._held,
+                compensated=self._compensated,
                 dropped={stream: dict(self._dropped[stream]) for stream in STREAMS},
                 sink_dropped={name: dict(causes) for name, causes in self._sink_dropped.items()},
                 status=dict(self._status),

@@ -15,6 +15,7 @@ from streamfuse.frame import Flow, Image8, Image16, Mask, Registration
 from streamfuse.sampling import (
     NO_SECOND_MAP,
     Matrix,
+    Points,
     apply_matrix,
     is_identity,
     pixel_grid,
@@ -30,16 +31,23 @@ INVERSION_STEPS = 20
 
 
 def warp_infrared(
-    ir: _Image, registration: Registration, calibration: RigCalibration, shape: tuple[int, int]
+    ir: _Image,
+    registration: Registration,
+    calibration: RigCalibration,
+    shape: tuple[int, int],
+    *,
+    motion: Flow | None = None,
 ) -> tuple[_Image, Mask]:
     """The raw infrared picture on the visible one, resampled once (bicubic).
 
-    source(p) = calibration(p + flow(p)).
+    source(p) = calibration(q + flow(q)), q = p + motion(p).
 
     Args:
         ir: uint8 or uint16 (H, W), raw, as the calibration knows it.
         registration: the residual in visible geometry.
         shape: (rows, columns) of the visible picture.
+        motion: where in visible geometry the infrared saw what is at p now; float32 (h, w, 2) of a picture
+            of any size that shows the same.
 
     Returns:
         (image of `shape` with the border replicated, mask of 255 where infrared covers it and 0 elsewhere).
@@ -54,19 +62,29 @@ def warp_infrared(
             f"the calibration is for visible pictures of "
             f"{calibration.vis_size[0]}x{calibration.vis_size[1]}, this one is {shape[1]}x{shape[0]}"
         )
-    if registration.matrix is not None and is_identity(registration.matrix):
+    if motion is None and registration.matrix is not None and is_identity(registration.matrix):
         return calibration.bring_infrared(ir, sharp=True)
     image, reduction = calibration.prepared(ir)
-    if registration.matrix is not None and calibration.is_homography:
+    if motion is None and registration.matrix is not None and calibration.is_homography:
         return pull_matrix(image, reduction @ calibration.matrix @ registration.matrix, shape, sharp=True)
-    positions = pixel_grid(shape) + to_flow(registration, shape)
-    if calibration.is_homography:
-        total = reduction @ calibration.matrix
+    positions = pixel_grid(shape)
+    if motion is not None:
+        positions += resample(motion, shape)
+    total = np.eye(3)
+    if registration.matrix is not None:
+        total = registration.matrix
     else:
-        positions, total = calibration.look_up(positions), reduction
-    if not is_identity(total):
-        positions = apply_matrix(total, positions)
-    return pull_map(image, positions, sharp=True)
+        flow = to_flow(registration, shape)
+        positions += flow if motion is None else _look_up(flow, positions)
+    if calibration.is_homography:
+        total = reduction @ calibration.matrix @ total
+    else:
+        positions, total = calibration.look_up(_mapped(total, positions)), reduction
+    return pull_map(image, _mapped(total, positions), sharp=True)
+
+
+def _mapped(matrix: Matrix, positions: Points) -> Points:
+    return positions if is_identity(matrix) else apply_matrix(matrix, positions)
 
 
 def to_flow(registration: Registration, shape: tuple[int, int]) -> Flow:
@@ -102,9 +120,12 @@ def nearest_affine(registration: Registration) -> Matrix:
 
 def pull_flow(field: npt.NDArray[np.float32], flow: Flow) -> npt.NDArray[np.float32]:
     """field(p + flow(p)) for a float32 (H, W) or (H, W, C) field, border replicated."""
-    positions = pixel_grid(flow.shape[:2]) + flow
-    pulled = cv2.remap(field, positions, NO_SECOND_MAP, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(pulled, np.float32)
+    return _look_up(field, pixel_grid(flow.shape[:2]) + flow)
+
+
+def _look_up(field: npt.NDArray[np.float32], positions: Points) -> npt.NDArray[np.float32]:
+    found = cv2.remap(field, positions, NO_SECOND_MAP, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(found, np.float32)
 
 
 def compose(first: Flow, then: Flow) -> Flow:
@@ -128,6 +149,9 @@ def resample(flow: Flow, shape: tuple[int, int]) -> Flow:
     height, width = flow.shape[:2]
     if (height, width) == shape:
         return flow
-    scale = resize_matrix((shape[1], shape[0]), (width, height))
+    scale = resize_matrix((shape[1], shape[0]), (width, height))[:2, :2]
+    small_first = height * width <= shape[0] * shape[1]
+    if small_first:
+        flow = np.asarray(cv2.transform(flow, scale), np.float32)
     resized = cv2.resize(flow, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(resized * np.array([scale[0, 0], scale[1, 1]], np.float32), np.float32)
+    return np.asarray(resized if small_first else cv2.transform(resized, scale), np.float32)

@@ -57,6 +57,7 @@ def describe_frame(frame: FusedFrame) -> dict[str, Any]:
         "dt_ns": pair.dt_ns,
         "offset_ns": pair.offset_ns,
         "held": pair.held,
+        "motion": frame.extra.get("motion"),
         "status": frame.status,
         "reason": frame.reason,
         "confidence": round(frame.confidence, 4),

@@ -180,6 +180,7 @@ def frame_header(
             "offset_ns": pair.offset_ns,
             "offset_source": pair.offset_source,
             "skew_ppm": frame.extra.get("skew_ppm"),
+            "motion": frame.extra.get("motion"),
         },
         "registration": _registration(frame.registration, frame),
         "quality": {"rung": RUNGS.index(frame.rung), "reason": _cut(frame.extra.get("rung_reason", ""))},
