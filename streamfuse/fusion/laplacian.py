@@ -22,7 +22,6 @@ from streamfuse.registry import Options
 
 Band = npt.NDArray[np.int16]
 
-_NONE, _WHOLE = np.uint8(0), np.uint8(255)
 _CELL = np.ones((3, 3), np.uint8)
 
 MIN_BAND_SIDE = 4
@@ -60,7 +59,7 @@ class LaplacianFuser:
         check_pictures(ir, vis, valid)
         covered: Mask | None = None
         if valid is not None and cv2.countNonZero(valid) < valid.size:
-            covered = np.where(valid, _WHOLE, _NONE)
+            covered = np.asarray(cv2.threshold(valid, 0, 255, cv2.THRESH_BINARY)[1], np.uint8)
             ir = extend_infrared(ir, covered)
         bands: list[Band] = []
         for _ in range(self._options.levels):
