@@ -5,9 +5,8 @@ neither gain control (gain and offset fall out, a flip of polarity turns the sig
 through look like a cut: it is one when even the quarter of the blocks that changed least is another scene.
 In a cold room people are all the structure there is, so the median would not do. Structure rather than
 brightness, because streets resemble one another: dark below, bright above. Blocks without texture, before or
-now, cannot tell and
-are left out; when too few can tell there is no answer and the last telling thumbnail is kept to compare with,
-so a covered lens is no cut, and what is seen after it may be one. 0.1 ms a frame.
+now, cannot tell and are left out; when too few can tell there is no answer and the last telling thumbnail is
+kept to compare with, so a covered lens is no cut, and what is seen after it may be one. 0.1 ms a frame.
 """
 
 import cv2
