@@ -3,7 +3,8 @@
 Nobody knows the true field of a real pair, so a known deformation is put on the infrared of every frame and
 what the registrar makes of it is judged against what it makes of the undeformed clip, composed with what was
 added. That *own field* is, for each way of working (cold, warm), the median over the frames; the rig stands
-still in such a clip. Rendered footage brings its true field, and everything is judged against that.
+still in such a clip. Rendered footage brings its true field, and errors are judged against that; what the
+confidence claims is always judged against the own field.
 
 Ways of working on every frame, side by side:
     cold       the registrar without a prior
@@ -33,6 +34,8 @@ from streamfuse.registration.trust import GOOD_PX
 from streamfuse.registration.working import sample
 
 FRAME_NS = NS_PER_S // 25
+SETTLING = 5
+"""Frames after a cold start whose steps are no jitter: the field goes to where refinement ends."""
 STARTS = 12
 """Frames of a clip on which refinement from a right and from a wrong start is compared."""
 
@@ -56,7 +59,8 @@ class Way:
 
     @property
     def jitter(self) -> float:
-        return displacement_jitter(self.fields)
+        """Mean step between successive fields, pixels, once settled."""
+        return displacement_jitter(self.fields[SETTLING:])
 
 
 @dataclass(slots=True, kw_only=True)
@@ -139,7 +143,7 @@ def measure(
         truth_warm = own.expected(number, undone, warm=True)
         cold = _keep(report.cold, passes(None), truth_cold, passes)
         _keep(report.equal, passes(identity(Status.OK, "")), truth_cold, passes)
-        report.claims.append((cold.confidence, truth_cold.good(cold)))
+        report.claims.append((cold.confidence, own.followed(undone, warm=False).good(cold)))
         passes.warm.clear()
         used = _step(state, passes, number)
         report.in_use.fields.append(truth_warm.at(used))
@@ -147,7 +151,7 @@ def measure(
         for refined, took_ms in passes.warm:
             report.refined.errors.append(truth_warm.error(refined))
             report.refined.took_ms.append(took_ms)
-            report.claims.append((refined.confidence, truth_warm.good(refined)))
+            report.claims.append((refined.confidence, own.followed(undone, warm=True).good(refined)))
         report.status.append(used.status)
         report.events.update(used.events)
         report.unregistered.append(truth_warm.error(identity(Status.OFF, "")))
@@ -234,10 +238,16 @@ class _Own:
 
     def expected(self, number: int, undone: Flow, *, warm: bool) -> _Truth:
         """What should be found in frame `number` once deformed, when `undone` undoes the deformation."""
+        if not self._truth:
+            return self.followed(undone, warm=warm)
+        return self._deformed(undone, *self._truth[number])
+
+    def followed(self, undone: Flow, *, warm: bool) -> _Truth:
+        """The same relative to the registrar's own field of the undeformed clip."""
         own = self._warm if warm else self._cold
-        holds = np.ones(own.shape[:2], bool)
-        if self._truth:
-            own, holds = self._truth[number]
+        return self._deformed(undone, own, np.ones(own.shape[:2], bool))
+
+    def _deformed(self, undone: Flow, own: Flow, holds: npt.NDArray[np.bool_]) -> _Truth:
         expected = np.asarray(own + sample(undone, self._places + own), np.float32)
         return _Truth(self._places, expected, holds, self._unit)
 
