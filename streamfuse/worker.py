@@ -39,6 +39,47 @@ class JointModel(Protocol):
     ) -> tuple[Registration, Image8]: ...
 
 
+class FrameWorker(Protocol):
+    """What turns pairs into fused frames, one at a time or a few under way at once. Made by `make_worker`."""
+
+    def submit(
+        self, pair: FramePair, *, seq: int, dropped: dict[str, int], rung: Rung, rung_reason: str
+    ) -> list[FusedFrame]:
+        """Start on a pair; see `Worker.process`. Returns what is finished, in the order of submission."""
+        ...
+
+    def drain(self) -> list[FusedFrame]:
+        """Finish all that is under way."""
+        ...
+
+
+def make_worker(
+    registration: Component,
+    fusion: Component,
+    *,
+    calibration: RigCalibration | None = None,
+    motion: MotionMode = "off",
+    options: WorkerOptions | None = None,
+    clock: Clock | None = None,
+) -> FrameWorker:
+    """The worker for a configuration; arguments as of `Worker`.
+
+    On a CUDA device, registrars and fusers that can work there from end to end do. Others go the way of the
+    CPU, with their networks on the device, and so does everything when infrared is moved in time.
+    """
+    options = options or WorkerOptions()
+    device = resolve_device(options.device)
+    if device != "cpu":
+        from streamfuse.device.build import lives_on_device
+        from streamfuse.device.worker import DeviceWorker
+
+        if motion == "off" and lives_on_device(registration, fusion):
+            return DeviceWorker(
+                registration, fusion, device=device, calibration=calibration, options=options, clock=clock
+            )
+    return Worker(registration, fusion, calibration=calibration, motion=motion, options=options, clock=clock)
+
+
 def resolve_device(name: str) -> str:
     """`auto`, `cpu`, `cuda` or `cuda:n` as a device that exists. Raises ConfigError."""
     if name == "cpu":
@@ -107,6 +148,16 @@ class Worker:
         self._fuser.reset()
         if self._motion is not None:
             self._motion.reset()
+
+    def submit(
+        self, pair: FramePair, *, seq: int, dropped: dict[str, int], rung: Rung, rung_reason: str
+    ) -> list[FusedFrame]:
+        """See `FrameWorker`: every pair is finished at once."""
+        return [self.process(pair, seq=seq, dropped=dropped, rung=rung, rung_reason=rung_reason)]
+
+    def drain(self) -> list[FusedFrame]:
+        """See `FrameWorker`: nothing is ever under way."""
+        return []
 
     def process(
         self,

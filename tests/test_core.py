@@ -23,10 +23,10 @@ class PretendWorker:
         self._clock = clock
         self.cost_ns = cost_ns
 
-    def process(self, pair: FramePair, *, seq: int, dropped: dict[str, int], **_: Any) -> FusedFrame:
+    def submit(self, pair: FramePair, *, seq: int, dropped: dict[str, int], **_: Any) -> list[FusedFrame]:
         self._clock.advance_ns(self.cost_ns)
         template = fused_frame(seq)
-        return FusedFrame(
+        fused = FusedFrame(
             image=pair.vis.image,
             seq=seq,
             t_capture=pair.t_capture,
@@ -36,6 +36,10 @@ class PretendWorker:
             registration=template.registration,
             dropped=dropped,
         )
+        return [fused]
+
+    def drain(self) -> list[FusedFrame]:
+        return []
 
 
 def frame(stream: Stream, seq: int, t_ms: float) -> Frame:

@@ -44,16 +44,16 @@ class LoadedWorker:
     def __init__(self, clock: VirtualClock, load: Load, rest: Load, extra: dict[int, float]) -> None:
         self._clock, self._load, self._rest, self._extra = clock, load, rest, extra
 
-    def process(
+    def submit(
         self, pair: FramePair, *, seq: int, dropped: dict[str, int], rung: Rung, rung_reason: str
-    ) -> FusedFrame:
+    ) -> list[FusedFrame]:
         seconds = self._clock.now_ns() / NS_PER_S
         registers = rung in (Rung.FULL, Rung.REFINE)
         cold = self._extra.get(pair.vis.seq, 0.0) if rung is Rung.FULL else 0.0
         register = round((self._load(seconds) + cold) * NS_PER_MS) if registers else 0
         rest = 0 if rung is Rung.PASS_THROUGH else round(self._rest(seconds) * NS_PER_MS)
         self._clock.advance_ns(register + rest + 200_000)
-        return FusedFrame(
+        fused = FusedFrame(
             image=pair.vis.image,
             seq=seq,
             t_capture=pair.t_capture,
@@ -66,6 +66,10 @@ class LoadedWorker:
             dropped=dropped,
             extra={"rung_reason": rung_reason},
         )
+        return [fused]
+
+    def drain(self) -> list[FusedFrame]:
+        return []
 
 
 class SleepingRegistrar:

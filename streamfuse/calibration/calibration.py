@@ -205,6 +205,11 @@ class RigCalibration(Options):
         return np.asarray(found, np.float32)
 
     @property
+    def table(self) -> tuple[Points, int]:
+        """What `look_up` interpolates in: float32 (H + 2 margin, W + 2 margin, 2), and the margin."""
+        return self._table, self._margin
+
+    @property
     def _margin(self) -> int:
         """Visible pixels around the picture that `look_up` knows as well."""
         return round(max(self.vis_size) * TABLE_MARGIN)
@@ -246,16 +251,20 @@ class RigCalibration(Options):
             return pull_matrix(image, matrix @ self.matrix, shape, sharp=sharp)
         return pull_map(image, apply_matrix(matrix, self.positions), sharp=sharp)
 
+    def check_infrared(self, shape: tuple[int, ...]) -> None:
+        """Raise CalibrationError unless raw infrared pictures of `shape` (rows, columns) are the rig's."""
+        if (shape[1], shape[0]) != self.ir_size:
+            raise CalibrationError(
+                f"the calibration is for infrared pictures of {self.ir_size[0]}x{self.ir_size[1]}, "
+                f"this one is {shape[1]}x{shape[0]}"
+            )
+
     def prepared(self, ir: _Image) -> tuple[_Image, Matrix]:
         """`ir`, averaged down when it is much finer than the visible, and raw pixels -> its pixels.
 
         Raises CalibrationError when the size is not the rig's.
         """
-        if (ir.shape[1], ir.shape[0]) != self.ir_size:
-            raise CalibrationError(
-                f"the calibration is for infrared pictures of {self.ir_size[0]}x{self.ir_size[1]}, "
-                f"this one is {ir.shape[1]}x{ir.shape[0]}"
-            )
+        self.check_infrared(ir.shape)
         if self.reduction is None:
             return ir, np.eye(3)
         size, matrix = self.reduction

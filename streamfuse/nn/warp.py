@@ -38,7 +38,11 @@ def warp(moving: Tensor, flow: Tensor) -> Tensor:
     h, w = flow.shape[-2:]
     with full_precision(moving):
         position = identity_grid(h, w, device=flow.device) + flow
-        grid = (position * _normaliser(h, w, flow.device) - 1).permute(0, 2, 3, 1)
+        # Numbers enter one by one: a tensor made of them would be a copy from the host for every call.
+        x, y = (
+            axis * (2 / max(side - 1, 1)) - 1 for axis, side in zip(position.unbind(1), (w, h), strict=True)
+        )
+        grid = torch.stack((x, y), dim=-1)
         work = moving if moving.dtype == grid.dtype else moving.to(grid.dtype)
         warped = F.grid_sample(work, grid, mode="bilinear", padding_mode="border", align_corners=True)
     return warped.to(moving.dtype)
@@ -62,12 +66,6 @@ def compose(first: Tensor, then: Tensor) -> Tensor:
 def inside(flow: Tensor) -> Tensor:
     """Validity of a warp: bool (B, 1, H, W), True where p + flow(p) lies on the moving picture."""
     h, w = flow.shape[-2:]
-    position = identity_grid(h, w, device=flow.device) + flow
-    limit = torch.tensor([w - 1, h - 1], dtype=flow.dtype, device=flow.device).view(1, 2, 1, 1)
-    return ((position >= 0) & (position <= limit)).all(dim=1, keepdim=True)
-
-
-def _normaliser(height: int, width: int, device: torch.device) -> Tensor:
-    """Pixels to [0, 2], (1, 2, 1, 1); a side of one pixel has only one place to look at."""
-    sides = (max(width - 1, 1), max(height - 1, 1))
-    return torch.tensor([2 / sides[0], 2 / sides[1]], dtype=torch.float32, device=device).view(1, 2, 1, 1)
+    x, y = (identity_grid(h, w, device=flow.device) + flow).unbind(dim=1)
+    within: Tensor = (x >= 0) & (x <= w - 1) & (y >= 0) & (y <= h - 1)
+    return within[:, None]

@@ -6,6 +6,7 @@ Offline runs, tests and replay drive it directly; a live run wraps it in threads
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 from streamfuse.clock import Clock
 from streamfuse.frame import STREAMS, DropCause, Frame, FramePair, FusedFrame, Rung, Stream
@@ -14,7 +15,7 @@ from streamfuse.pairing.matcher import Matcher
 from streamfuse.pipeline.offset import OffsetInUse
 from streamfuse.pipeline.statistics import Statistics
 from streamfuse.spans import span
-from streamfuse.worker import Worker
+from streamfuse.worker import FrameWorker
 
 
 class FusionCore:
@@ -31,7 +32,7 @@ class FusionCore:
     def __init__(
         self,
         matcher: Matcher,
-        worker: Worker,
+        worker: FrameWorker,
         *,
         live: bool,
         budget_ns: int,
@@ -56,7 +57,10 @@ class FusionCore:
         self._decided: deque[FramePair] = deque()
         self._decided_ns = 0
         self._seq = 0
+        self._under_way: dict[int, _Start] = {}
+        self._finished_ns = 0
         self._last_ir_out: int | None = None
+        self._last_ir_finished: int | None = None
         self._doubtful_ir: tuple[int, DropCause] | None = None
 
     def feed(self, frame: Frame) -> None:
@@ -99,17 +103,27 @@ class FusionCore:
         return self._matcher.next_deadline_ns()
 
     def step(self) -> Iterator[FusedFrame]:
-        """Fuse every pair that is decided."""
+        """Fuse every pair that is decided. Offline some may stay under way, see `drain`."""
         while self._decide():
             pair = self._decided.popleft()
             step = self._step_for(pair)
             if self._decided and step.late:
                 self._drop(pair, DropCause.LATE)
             else:
-                yield self._fuse(pair, step.rung)
+                yield from self._fuse(pair, step.rung)
+        if self._live:
+            # Nothing waits, so the newest frame is worth more now than a device kept busy.
+            yield from self.drain()
+
+    def drain(self) -> Iterator[FusedFrame]:
+        """Finish the frames under way: offline once, after the last step."""
+        for frame in self._worker.drain():
+            yield self._finished(frame)
 
     def finish(self) -> None:
         """Account for all frames that will not be fused any more. Call once, when nothing more is stepped."""
+        for frame in self._worker.drain():
+            self._abandon(frame)
         for pair in (*self._decided, *self._matcher.flush()):
             self._drop(pair, DropCause.SHUTDOWN)
         self._decided.clear()
@@ -141,35 +155,54 @@ class FusionCore:
             self._statistics.rung_change()
         return step
 
-    def _fuse(self, pair: FramePair, rung: Rung) -> FusedFrame:
+    def _fuse(self, pair: FramePair, rung: Rung) -> Iterator[FusedFrame]:
+        """Give a pair to the worker; what that has finished comes out."""
         ir_seq = None if pair.ir is None else pair.ir.seq
         self._settle_doubtful_ir(ir_seq)
         if ir_seq is not None:
             self._last_ir_out = ir_seq
-        started = self._clock.now_ns()
-        frame = self._worker.process(
+        seq, self._seq = self._seq, self._seq + 1
+        self._under_way[seq] = _Start(self._decided_ns, self._clock.now_ns(), rung)
+        frames = self._worker.submit(
             pair,
-            seq=self._seq,
+            seq=seq,
             dropped=self._statistics.dropped_totals(),
             rung=rung,
             rung_reason="" if self._ladder is None else self._ladder.reason,
         )
+        for frame in frames:
+            yield self._finished(frame)
+
+    def _finished(self, frame: FusedFrame) -> FusedFrame:
+        """Account for a frame that the worker has finished."""
+        start = self._under_way.pop(frame.seq)
         now = self._clock.now_ns()
         if self._live:
-            frame.latencies_ns["wait_pair"] = self._decided_ns - pair.vis.t_arrival
-            frame.latencies_ns["queue"] = started - self._decided_ns
+            frame.latencies_ns["wait_pair"] = start.decided_ns - frame.pair.vis.t_arrival
+            frame.latencies_ns["queue"] = start.given_ns - start.decided_ns
             frame.latencies_ns["capture_to_fused"] = now - frame.t_capture
         if self._ladder is not None:
             self._ladder.spent(
                 now_ns=now,
-                rung=rung,
-                work_ns=now - started,
+                rung=start.rung,
+                # Of frames under way at once each is charged what it added.
+                work_ns=now - max(start.given_ns, self._finished_ns),
                 register_ns=frame.latencies_ns.get("register", 0),
                 warm=frame.warm,
             )
-        self._seq += 1
+        self._finished_ns = now
+        if frame.pair.ir is not None:
+            self._last_ir_finished = frame.pair.ir.seq
         self._statistics.frame_out(frame, now)
         return frame
+
+    def _abandon(self, frame: FusedFrame) -> None:
+        """Drop a frame that nobody waits for any more."""
+        del self._under_way[frame.seq]
+        self._statistics.drop("vis", DropCause.SHUTDOWN)
+        if frame.pair.ir is not None and frame.pair.ir.seq != self._last_ir_finished:
+            self._statistics.drop("ir", DropCause.SHUTDOWN)
+            self._last_ir_finished = frame.pair.ir.seq
 
     def _drop(self, pair: FramePair, cause: DropCause) -> None:
         self._statistics.drop("vis", cause)
@@ -188,6 +221,15 @@ class FusionCore:
         for stream, drops in self._matcher.drops.items():
             for cause, count in self._matcher_drops[stream].of(drops):
                 self._statistics.drop(stream, cause, count)
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """When a pair was decided and given to the worker, and how much work it gets."""
+
+    decided_ns: int
+    given_ns: int
+    rung: Rung
 
 
 class _Increments:

@@ -30,3 +30,4 @@ def run_offline(core: FusionCore, readers: Mapping[Stream, OpenedReader]) -> Ite
             core.feed(frame)
         core.lost_before(stream, readers[stream].drops)
         yield from core.step()
+    yield from core.drain()

@@ -32,7 +32,7 @@ from streamfuse.pipeline.sink_runner import SinkRunner, WindowRunner
 from streamfuse.pipeline.statistics import Report, Statistics
 from streamfuse.sinks import SINKS
 from streamfuse.threads import use_threads
-from streamfuse.worker import Worker
+from streamfuse.worker import make_worker
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class Pipeline:
         }
         self.live = self._decide_live()
         self._calibration = None if config.calibration is None else RigCalibration.load(config.calibration)
-        self._worker = Worker(
+        self._worker = make_worker(
             config.registration,
             config.fusion,
             calibration=self._calibration,

@@ -70,7 +70,7 @@ def _cubic(positions: Tensor, count: int, spacing: float, order: int) -> Tensor:
     return value
 
 
-def _twice(block: Tensor) -> Tensor:
+def twice(block: Tensor) -> Tensor:
     """(..., N, M) to block-diagonal (..., 2N, 2M): the same for dx and dy."""
     nothing = torch.zeros_like(block)
     return torch.cat([torch.cat([block, nothing], dim=-1), torch.cat([nothing, block], dim=-1)], dim=-2)
@@ -196,6 +196,15 @@ class SplineFit:
         """Displacements (B, 2, N, M) at the working positions rows (N,), columns (M,)."""
         return self.y.at(rows) @ coefficients @ self.x.at(columns).T
 
+    def _solve_affine(self, matrix: Tensor, vector: Tensor) -> Tensor:
+        """(B, 6, 6) x = (B, 6)."""
+        solved: Tensor = torch.linalg.solve(matrix, vector[..., None])[..., 0]
+        return solved
+
+    def _solve(self, matrix: Tensor, vector: Tensor) -> Tensor:
+        """(B, 2IJ, 2IJ) x = (B, 2IJ)."""
+        return torch.cholesky_solve(vector[..., None], torch.linalg.cholesky(matrix))[..., 0]
+
     @staticmethod
     def _agreement(rest: Tensor, precision: Tensor, scale: float) -> Tensor:
         """Cauchy weights (B, h, w): a match may be off by `scale`, and by its own uncertainty on top."""
@@ -221,26 +230,25 @@ class SplineFit:
             affine_only: leave out all that is not affine.
         """
         batch = target.shape[0]
-        held = _twice(self.penalty(*log_penalty.exp()))
+        held = twice(self.penalty(*log_penalty.exp()))
         known = held.new_zeros(batch, held.shape[0])
         if prior is not None:
             coefficients, strength = prior
             whole = self._quadratic(self.by.new_ones(1, *self.cells)) * strength.view(-1, 1, 1)
-            block = _twice(whole)
+            block = twice(whole)
             flat = coefficients.flatten(1)
             held = held + block
             known = (block @ flat[..., None])[..., 0]
         weights = torch.ones_like(target[:, 0])
-        basis = _twice(self.affine)
+        basis = twice(self.affine)
         for turn, scale in enumerate(SCALES):
             matrix, vector = self.normal(precision * weights[:, None], target)
             matrix, vector = matrix + held, vector + known
             if turn == 0 or affine_only:
                 small = basis.T @ matrix @ basis
-                solved = torch.linalg.solve(small, (vector @ basis)[..., None])[..., 0] @ basis.T
+                solved = self._solve_affine(small, vector @ basis) @ basis.T
             else:
-                factor = torch.linalg.cholesky(matrix)
-                solved = torch.cholesky_solve(vector[..., None], factor)[..., 0]
+                solved = self._solve(matrix, vector)
             solution = solved.view(batch, 2, self.y.count, self.x.count)
             weights = self._agreement(target - self.field(solution), precision, scale)
         return Fit(solution, weights, matrix)

@@ -38,7 +38,7 @@ WHOLLY_VALID = 0.999
 
 logger = logging.getLogger(__name__)
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class MepmaOptions(Options):
@@ -73,7 +73,7 @@ class MepmaModel:
         assert isinstance(network, MEPMA)
         self._network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._device = torch.device(device)
-        self._dtype = _DTYPES[options.precision]
+        self._dtype = DTYPES[options.precision]
 
     def register(
         self, ir: Image8, vis: Image8, *, valid: Mask | None = None, prior: Registration | None = None

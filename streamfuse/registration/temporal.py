@@ -231,7 +231,7 @@ class TemporalRegistration:
         self._good_ns = t_ns
         if not self._smooth:
             self._filter.restart(found, (shape[0], shape[1]))
-            return replace(found, reason=_reasons(events), events=tuple(events))
+            return replace(found, reason=reasons(events), events=tuple(events))
         verdict = self._filter.update(found, (shape[0], shape[1]))
         if verdict == "withheld":
             return self._instead(REASONS[Event.WITHHELD], (*events, Event.WITHHELD), found)
@@ -239,7 +239,7 @@ class TemporalRegistration:
             events = (*events, Event.JUMPED)
         field = self._filter.field
         assert field is not None
-        return replace(field, reason=_reasons(events), events=tuple(events))
+        return replace(field, reason=reasons(events), events=tuple(events))
 
     def _instead(
         self, reason: str, events: tuple[Event, ...], found: Registration | None = None
@@ -267,5 +267,6 @@ class TemporalRegistration:
         return replace(identity(status, reason, confidence=confidence), events=tuple(events))
 
 
-def _reasons(events: tuple[Event, ...]) -> str:
+def reasons(events: tuple[Event, ...]) -> str:
+    """What they say, one after the other."""
     return "; ".join(REASONS[event] for event in events)

@@ -1,0 +1,54 @@
+"""What the program asks of a registrar and of a fuser that live on the device.
+
+Everything is a tensor: nothing is read back, no Python branch depends on a value, no tensor is made from
+numbers of the host, so that a CUDA graph can hold all of it. Pictures are float32 (1, 1, H, W) with whole
+values 0..255, masks bool of the same shape, flows float32 (1, 2, H, W), confidences float32 ().
+"""
+
+from typing import Any, NamedTuple, Protocol
+
+from torch import Tensor
+
+
+class Found(NamedTuple):
+    """A field: its code (see `Estimator`), trust in it, whether it can be used at all (bool ()), and what a
+    joint estimator needs besides to fuse by it."""
+
+    code: Tensor
+    confidence: Tensor
+    usable: Tensor
+    views: Any = None
+
+
+class Estimator(Protocol):
+    """A registrar. A field is kept as its `code`, whatever describes it with the fewest numbers.
+
+    code_shape: of a code. warms: a code can be refined.
+    """
+
+    @property
+    def code_shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def warms(self) -> bool: ...
+
+    def look(self, ir: Tensor, vis: Tensor, seen: Tensor) -> Any:
+        """What is computed from infrared (in visible geometry) and visible luma once for all passes. seen:
+        where the infrared holds picture."""
+        ...
+
+    def cold(self, scene: Any) -> Found: ...
+
+    def warm(self, scene: Any, code: Tensor, confidence: Tensor) -> Found:
+        """Refine a code that was trusted so much."""
+        ...
+
+    def flow(self, code: Tensor) -> Tensor:
+        """The field at full size."""
+        ...
+
+
+class DeviceFuser(Protocol):
+    """A fuser: (infrared, visible luma, where the infrared holds) -> fused luma in 0..255."""
+
+    def __call__(self, ir: Tensor, vis: Tensor, valid: Tensor) -> Tensor: ...

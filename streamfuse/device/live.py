@@ -1,0 +1,143 @@
+"""The `live` registrar and fuser on the device: `registration.live` and `fusion` step by step in tensors."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal, NamedTuple
+
+import cv2
+import torch
+from torch import Tensor
+
+from streamfuse.device.estimator import Found
+from streamfuse.device.picture import feathered
+from streamfuse.device.pixels import Normalise, Resize, pull, whole
+from streamfuse.device.solve import DeviceFit
+from streamfuse.nn.live_registration import LiveRegistration, Matches, StageConfig
+from streamfuse.nn.network import Network
+from streamfuse.nn.precision import Precision, has_bfloat16
+from streamfuse.registration.fit import Fit, evidence
+from streamfuse.registration.live import PRIOR_PRECISION, Geometry
+
+
+class Scene(NamedTuple):
+    """Working pictures: infrared and where it was seen (0..255), and the visible normalised."""
+
+    ir: Tensor
+    seen: Tensor
+    vis: Tensor
+
+
+class LiveEstimator:
+    """See `Estimator`; a code is the spline coefficients of the working picture's field.
+
+    Args:
+        shape: (H, W) of the visible picture. passes, precision: as of the registrar's options.
+    """
+
+    warms = True
+
+    def __init__(
+        self,
+        network: LiveRegistration,
+        shape: tuple[int, int],
+        *,
+        passes: int,
+        precision: Precision,
+        device: torch.device,
+    ) -> None:
+        geometry = Geometry(shape, network)
+        self._network = network
+        self._passes = passes
+        reduced = has_bfloat16(str(device)) if precision == "auto" else precision == "bfloat16"
+        # Weights cast once and cached would live in the memory of the graph that happened to cast them.
+        self._autocast: AbstractContextManager[object] = (
+            torch.autocast(device.type, torch.bfloat16, cache_enabled=False) if reduced else nullcontext()
+        )
+        shrinks = geometry.working[0] < shape[0]
+        how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        self._to_working = Resize(shape, geometry.working, how, device=device)
+        self._normalise = Normalise(geometry.working, device=device)
+        self._fits = {
+            "coarse": _fit(geometry.working, network.config.coarse, network.coarse_penalty, device),
+            "fine": _fit(geometry.working, network.config.fine, network.fine_penalty, device),
+        }
+        self._penalties = {
+            "coarse": network.coarse_penalty.detach(),
+            "fine": network.fine_penalty.detach(),
+        }
+        self._rows, self._columns = geometry.rows.to(device), geometry.columns.to(device)
+        self._working_rows = geometry.working_rows.to(device)
+        self._working_columns = geometry.working_columns.to(device)
+        self._to_full = geometry.to_full.to(device)
+        self._pixels, self._cells = (
+            torch.from_numpy(places)[None].to(device) for places in (geometry.pixels, geometry.cells)
+        )
+        self.code_shape = (1, 2, geometry.fine.y.count, geometry.fine.x.count)
+
+    def look(self, ir: Tensor, vis: Tensor, seen: Tensor) -> Scene:
+        return Scene(
+            self._to_working(ir),
+            self._to_working(255 * seen.float()),
+            self._normalise(self._to_working(vis)),
+        )
+
+    def cold(self, scene: Scene) -> Found:
+        matches = self._match("coarse", scene.ir, scene.vis, scene.seen)
+        fit = self._fits["coarse"](matches.mean, matches.precision, log_penalty=self._penalties["coarse"])
+        return self._refine(scene, fit.coefficients, None)
+
+    def warm(self, scene: Scene, code: Tensor, confidence: Tensor) -> Found:
+        return self._refine(scene, code, (code, PRIOR_PRECISION * confidence.view(1)))
+
+    def flow(self, code: Tensor) -> Tensor:
+        return self._rows @ (code * self._to_full) @ self._columns.T
+
+    def _refine(self, scene: Scene, start: Tensor, held: tuple[Tensor, Tensor] | None) -> Found:
+        fit: Fit | None = None
+        for _ in range(self._passes):
+            flow = self._working_rows @ start @ self._working_columns.T
+            at = self._pixels + flow.permute(0, 2, 3, 1)
+            warped = whole(pull(scene.ir, at, "bilinear"))
+            mask = whole(pull(scene.seen, at, "bilinear", border="zeros"))
+            matches = self._match("fine", warped, scene.vis, mask)
+            there = pull(flow, self._cells + matches.mean.permute(0, 2, 3, 1), "bilinear")
+            fit = self._fits["fine"](
+                matches.mean + there, matches.precision, log_penalty=self._penalties["fine"], prior=held
+            )
+            start = fit.coefficients
+        assert fit is not None
+        trust = torch.sigmoid(self._network.confidence(evidence(fit, matches.precision)))[0, 0]
+        return Found(start, trust, torch.isfinite(trust) & torch.isfinite(start).all())
+
+    def _match(self, stage: Literal["coarse", "fine"], ir: Tensor, vis: Tensor, seen: Tensor) -> Matches:
+        with self._autocast:
+            matches: Matches = self._network(ir=self._normalise(ir), vis=vis, valid=seen / 255, stage=stage)
+        return matches
+
+
+def _fit(shape: tuple[int, int], config: StageConfig, log_penalty: Tensor, device: torch.device) -> DeviceFit:
+    pitch = config.cell * config.step
+    rows, columns = (-(-side // pitch) for side in shape)
+    return DeviceFit(
+        shape,
+        (rows, columns),
+        pitch=pitch,
+        offset=(config.cell - 1) / 2,
+        log_penalty=log_penalty,
+        device=device,
+    )
+
+
+def maximum(ir: Tensor, vis: Tensor, valid: Tensor) -> Tensor:
+    """The `max` fuser."""
+    return torch.maximum(feathered(ir, vis, valid), vis)
+
+
+class NetworkFuser:
+    """A network from luma to luma as a fuser: (B, 1, H, W) twice in [0, 1] -> the same."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+
+    def __call__(self, ir: Tensor, vis: Tensor, valid: Tensor) -> Tensor:
+        fused: Tensor = self._network(feathered(ir, vis, valid) / 255, vis / 255)
+        return 255 * fused

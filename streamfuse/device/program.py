@@ -1,0 +1,241 @@
+"""One frame as one tensor program: two camera pictures in, the finished picture out.
+
+The same chain as `worker.Worker`: rig calibration, registration, choice of the field, one bicubic warp of the
+raw infrared, fusion of luma, exact colour. What the CPU decides between two steps is decided here by the
+tensors themselves: the field found is used where its confidence suffices, else the last good one while it is
+young enough, else none. So a pass has no branch, waits for nobody and can be recorded; the host learns what
+was decided from the numbers that come back with the picture.
+
+Which pass to run is the host's choice (`Pass`), made before it knows what the newest frames have found.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from streamfuse.device.estimator import DeviceFuser, Estimator, Found
+from streamfuse.device.filter import WITHHELD, FieldFilter
+from streamfuse.device.layout import Field, Layout
+from streamfuse.device.mepma import MepmaEstimator
+from streamfuse.device.picture import luma, replace_luma
+from streamfuse.device.rig import Rig
+from streamfuse.frame import Status
+
+STATUSES = tuple(Status)
+"""The place of a status is its number on the device."""
+NOW, FORGET = 0, 1
+"""Places in the input `when`: capture time in ns, and whether the past is to be forgotten."""
+STATUS, CONFIDENCE, WARM, NEEDED, VERDICT = range(5)
+"""Places in the output `verdict`: the last are the confidence that was needed and that of the filter."""
+
+
+class Pass(StrEnum):
+    """What is done for a frame.
+
+    COLD searches. WARM refines the held field, or none. AGAIN does both: the warm field counts if it can be
+    used, else the one trusted more. KEY does both, too: the one trusted more counts. REUSE takes the held
+    field, CALIBRATION none.
+    """
+
+    COLD = "cold"
+    WARM = "warm"
+    AGAIN = "again"
+    KEY = "key"
+    REUSE = "reuse"
+    CALIBRATION = "calibration"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """When a field is used.
+
+    min_confidence: from here on. regain_confidence: after one that was not used, from here on. hold_ns: how
+    long the last good one stands in and is a start. smooth: fields are filtered over time. calibrated: there
+    is a rig calibration to fall back on; else the visible picture alone.
+    """
+
+    min_confidence: float
+    regain_confidence: float
+    hold_ns: int
+    smooth: bool
+    calibrated: bool
+
+
+class Held:
+    """The last good field, and when it was found; changed in place."""
+
+    def __init__(self, code_shape: tuple[int, ...], device: torch.device) -> None:
+        self.code = torch.zeros(code_shape, device=device)
+        self.confidence = torch.zeros((), device=device)
+        self.known = torch.zeros((), dtype=torch.bool, device=device)
+        self.trusting = torch.ones((), dtype=torch.bool, device=device)
+        self.found_ns = torch.zeros((), dtype=torch.int64, device=device)
+
+    def clear(self) -> None:
+        for tensor in (self.code, self.confidence, self.known, self.found_ns):
+            tensor.zero_()
+        self.trusting.fill_(True)
+
+
+class Program:
+    """The chain for one rig and one registrar and fuser.
+
+    Args:
+        estimator: None: no registration, the calibration is all there is.
+        fuser: None: the estimator fuses as well.
+
+    inputs, outputs: what `run` reads and writes, by name.
+    """
+
+    def __init__(
+        self,
+        rig: Rig,
+        estimator: Estimator | None,
+        fuser: DeviceFuser | None,
+        *,
+        rules: Rules,
+        device: torch.device,
+    ) -> None:
+        self._rig, self._estimator, self._fuser, self._rules = rig, estimator, fuser, rules
+        (height, width), code_shape = rig.shape, (1,) if estimator is None else estimator.code_shape
+        self._held = Held(code_shape, device)
+        self._filter: FieldFilter | None = None
+        if rules.smooth and estimator is not None and fuser is not None:
+            self._filter = FieldFilter(rig.shape, device=device)
+        self._no_flow = torch.zeros(1, 2, height, width, device=device)
+        self.inputs = Layout(
+            ir=Field(torch.uint8, rig.ir_shape),
+            vis=Field(torch.uint8, (height, width, 3)),
+            when=Field(torch.int64, (2,)),
+        )
+        self.outputs = Layout(
+            image=Field(torch.uint8, (height, width, 3)),
+            registered=Field(torch.uint8, (height, width)),
+            valid=Field(torch.uint8, (height, width)),
+            flow=Field(torch.float32, (height, width, 2)),
+            verdict=Field(torch.float32, (5,)),
+        )
+
+    @property
+    def passes(self) -> tuple[Pass, ...]:
+        """Those that can be run."""
+        if self._estimator is None:
+            return (Pass.CALIBRATION,)
+        if not self._estimator.warms:
+            return (Pass.COLD, Pass.REUSE, Pass.CALIBRATION)
+        return tuple(Pass)
+
+    def reset(self) -> None:
+        """Forget the held field."""
+        self._held.clear()
+        if self._filter is not None:
+            self._filter.clear()
+
+    def run(self, which: Pass, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:
+        """One frame. Tensors as laid out in `inputs` and `outputs`, on the device."""
+        rgb = inputs["vis"].int()
+        y_whole = luma(rgb)
+        y = y_whole[None, None].float()
+        prepared = self._rig.prepared(inputs["ir"][None, None].float())
+        scene, found, warm = self._register(which, prepared, y, inputs["when"])
+        code, status, *numbers = self._decide(which, found, warm, inputs["when"])
+        used, off = status <= STATUSES.index(Status.HELD), status == STATUSES.index(Status.OFF)
+        flow = self._no_flow
+        if self._estimator is not None and which is not Pass.CALIBRATION:
+            flow = self._estimator.flow(code) * used
+        registered, valid = self._rig.warp(prepared, flow)
+        if self._fuser is not None:
+            fused = self._fuser(registered, y, valid)
+        else:
+            assert isinstance(self._estimator, MepmaEstimator)
+            fused = self._estimator.fuse(scene, flow, found, status == STATUSES.index(Status.OK))
+        fused = torch.where(valid & ~off, fused.float().round().clamp(0, 255), y)
+        outputs["image"].copy_(replace_luma(rgb, fused[0, 0].int()))
+        outputs["registered"].copy_(registered[0, 0])
+        outputs["valid"].copy_(valid[0, 0] * 255)
+        outputs["flow"].copy_(flow[0].permute(1, 2, 0))
+        confidence, needed, verdict = numbers
+        outputs["verdict"].copy_(torch.stack([status.float(), confidence, warm.float(), needed, verdict]))
+
+    def _register(
+        self, which: Pass, prepared: Tensor, y: Tensor, when: Tensor
+    ) -> tuple[Any, Found | None, Tensor]:
+        """What was seen, what was found, and whether from the held field."""
+        held, estimator = self._held, self._estimator
+        too_old = (when[NOW] - held.found_ns).abs() > self._rules.hold_ns
+        lost = (when[FORGET] != 0) | (held.known & too_old)
+        held.known.logical_and_(~lost)
+        held.trusting.logical_or_(lost)
+        cold_only = torch.zeros_like(held.known)
+        estimates = which not in (Pass.REUSE, Pass.CALIBRATION)
+        if estimator is None or not (estimates or self._fuser is None):
+            return None, None, cold_only
+        ir, seen = self._rig.bring(prepared)
+        scene = estimator.look(ir, y, seen)
+        if not estimates:
+            return scene, None, cold_only
+        if which is Pass.COLD:
+            return scene, estimator.cold(scene), cold_only
+        # Without a held field its code is zero and weighs nothing: the calibration is refined.
+        known = held.known.float()
+        warm = estimator.warm(scene, held.code * known, held.confidence * known)
+        if which is Pass.WARM:
+            return scene, warm, held.known.clone()
+        cold = estimator.cold(scene)
+        good = warm.confidence >= cold.confidence
+        if which is Pass.AGAIN:
+            good = good | (warm.confidence >= self._needed())
+        take_warm = held.known & warm.usable & good
+        chosen = (torch.where(take_warm, w, c) for w, c in zip(warm[:3], cold[:3], strict=True))
+        return scene, Found(*chosen), take_warm
+
+    def _needed(self) -> Tensor:
+        """The confidence from which a field is used now."""
+        held, rules = self._held, self._rules
+        return torch.where(
+            held.trusting,
+            torch.full_like(held.confidence, rules.min_confidence),
+            torch.full_like(held.confidence, rules.regain_confidence),
+        )
+
+    def _decide(
+        self, which: Pass, found: Found | None, warm: Tensor, when: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """The code to use, the number of the status, the confidence, the one needed, the filter's verdict."""
+        held, needed = self._held, self._needed()
+        calibrated = self._rules.calibrated or self._estimator is None
+        without = torch.full_like(
+            held.found_ns, STATUSES.index(Status.CALIBRATION if calibrated else Status.OFF)
+        )
+        instead = torch.where(held.known, torch.full_like(without, STATUSES.index(Status.HELD)), without)
+        nothing = torch.zeros_like(held.confidence)
+        if which is Pass.CALIBRATION:
+            sure = torch.ones_like(nothing) if self._estimator is None else nothing
+            return held.code, without, sure, needed, nothing
+        if found is None:
+            return held.code, instead, held.confidence * held.known, needed, nothing
+        good = found.usable & (found.confidence >= needed)
+        code, follows, verdict = found.code, good, nothing
+        if self._filter is not None:
+            assert self._estimator is not None
+            code, verdict = self._filter.update(
+                held.code,
+                found,
+                known=held.known,
+                good=good,
+                # A search that is trusted more than the refinement overrules the field in use.
+                sure=~warm if which is Pass.KEY else torch.zeros_like(warm),
+                flow_of=self._estimator.flow,
+            )
+            follows = good & (verdict != WITHHELD)
+        held.trusting.copy_(good)
+        held.code.copy_(torch.where(follows, code, held.code))
+        held.confidence.copy_(torch.where(follows, found.confidence, held.confidence))
+        held.found_ns.copy_(torch.where(good, when[NOW], held.found_ns))
+        held.known.logical_or_(good)
+        status = torch.where(follows, torch.full_like(instead, STATUSES.index(Status.OK)), instead)
+        return held.code, status, torch.nan_to_num(found.confidence), needed, verdict

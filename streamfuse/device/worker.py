@@ -1,0 +1,302 @@
+"""The device worker: `worker.Worker` for registrars and fusers that live on a CUDA device.
+
+Problem. A GPU that gets each step from Python, and hands pictures to and fro between them, spends most of a
+frame waiting. Design. One program for the whole frame, recorded once for each pass (`graph`), fed through a
+ring of pinned memory (`transfer`), with two frames under way: `submit` starts on a pair and returns what was
+finished before. Which pass a frame gets (`Schedule`) is decided from the frames that have come back, so one
+of low confidence is followed by a search two frames later, not at once as on the CPU. Apart from that the
+results are the CPU path's within its rounding.
+
+Trade-off. Offline a frame comes out when the second one after it goes in, so that the pass of a frame never
+depends on how fast the device was: runs repeat. Live, whoever drives it drains it when no pair waits.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from streamfuse.calibration.calibration import RigCalibration
+from streamfuse.clock import NS_PER_S, Clock, RealClock
+from streamfuse.config import Component, WorkerOptions
+from streamfuse.device.build import Parts
+from streamfuse.device.filter import JUMPED, WITHHELD
+from streamfuse.device.graph import Replay
+from streamfuse.device.program import (
+    CONFIDENCE,
+    NEEDED,
+    STATUS,
+    STATUSES,
+    VERDICT,
+    WARM,
+    Pass,
+    Program,
+    Rules,
+)
+from streamfuse.device.schedule import Choice, Schedule
+from streamfuse.device.transfer import Ring
+from streamfuse.errors import DataError
+from streamfuse.frame import Flow, Frame, FramePair, FusedFrame, Image8, Registration, Rung, Status
+from streamfuse.registration.temporal import REASONS, Event, identity, reasons
+from streamfuse.spans import span, timed
+
+log = logging.getLogger(__name__)
+
+Shape = tuple[int, int]
+"""(rows, columns)"""
+
+
+@dataclass(frozen=True, slots=True)
+class _UnderWay:
+    """What is known of a frame that the device works on."""
+
+    pair: FramePair
+    seq: int
+    rung: Rung
+    dropped: dict[str, int]
+    extra: dict[str, Any]
+    submitted_ns: int
+    choice: Choice | None = None
+
+
+class _Chain:
+    """Program, recordings and ring for one rig."""
+
+    def __init__(self, program: Program, device: torch.device) -> None:
+        self.program = program
+        self.ring = Ring(program.inputs, program.outputs, device)
+        work = {
+            which: partial(program.run, which, self.ring.inputs, self.ring.outputs)
+            for which in program.passes
+        }
+        self.passes = Replay(work, stream=self.ring.stream)
+        program.reset()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+            log.info("%d of %d passes recorded as CUDA graphs", self.passes.recorded, len(work))
+
+
+class DeviceWorker:
+    """Turns pairs into fused frames on a device. One thread uses it.
+
+    Args: as of `Worker`; kinds must be among those that live on a device. On device `cpu` everything happens
+    at once, in the same order: that is how it is tested without a GPU.
+    """
+
+    def __init__(
+        self,
+        registration: Component,
+        fusion: Component,
+        *,
+        device: str,
+        calibration: RigCalibration | None = None,
+        options: WorkerOptions | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._options = options or WorkerOptions()
+        self._clock = clock or RealClock()
+        self._calibration = calibration
+        # One object for all frames: consumers tell a change of calibration by identity.
+        self._extra = {} if calibration is None else {"calibration": calibration.model_dump(mode="json")}
+        self.device = device
+        self._device = torch.device(device)
+        with self._inference():
+            self._parts = Parts(registration, fusion, device=self._device)
+        self._chain: _Chain | None = None
+        self._sizes: tuple[Shape, Shape] | None = None
+        self._schedule = Schedule(self._options)
+        self._queue: deque[_UnderWay | FusedFrame] = deque()
+
+    def reset(self) -> None:
+        """Forget everything learnt from earlier pairs."""
+        self._schedule.reset()
+
+    def submit(
+        self,
+        pair: FramePair,
+        *,
+        seq: int = 0,
+        dropped: dict[str, int] | None = None,
+        rung: Rung = Rung.FULL,
+        rung_reason: str = "",
+    ) -> list[FusedFrame]:
+        """Start on a pair. Returns the frames that are finished, in the order of submission, none or more.
+
+        rung: how much work it gets, see `Schedule`. rung_reason: as of `Worker.process`.
+
+        Raises:
+            CalibrationError: the infrared has not the size the calibration was made for.
+        """
+        extra = self._extra | {"rung_reason": rung_reason} if rung_reason else self._extra
+        frame = _UnderWay(pair, seq, rung, dropped or {}, extra, self._clock.now_ns())
+        done: list[FusedFrame] = []
+        if pair.ir is None or rung is Rung.PASS_THROUGH:
+            self._queue.append(self._passed_through(pair, frame))
+        else:
+            with span("submit", seq), self._inference():
+                done = self._submit(pair, pair.ir, frame)
+        while self._queue and isinstance(self._queue[0], FusedFrame):
+            done.append(self._queue.popleft())  # type: ignore[arg-type]
+        return done
+
+    def drain(self) -> list[FusedFrame]:
+        """Finish everything under way. Waits for it."""
+        return [self._next() for _ in range(len(self._queue))]
+
+    def process(
+        self,
+        pair: FramePair,
+        *,
+        seq: int = 0,
+        dropped: dict[str, int] | None = None,
+        rung: Rung = Rung.FULL,
+    ) -> FusedFrame:
+        """One pair on its own, with nothing else under way. The result has the visible picture's size."""
+        frames = [*self.submit(pair, seq=seq, dropped=dropped, rung=rung), *self.drain()]
+        return frames[-1]
+
+    def prepare(self, *, ir_size: tuple[int, int], vis_size: tuple[int, int]) -> None:
+        """Build, warm up and record for pictures of these sizes (width, height); else the first pair does."""
+        with self._inference():
+            self._chain_for(ir_size[::-1], vis_size[::-1])
+
+    def _inference(self) -> ExitStack:
+        stack = ExitStack()
+        stack.enter_context(torch.inference_mode())
+        if self._device.type == "cuda":
+            stack.enter_context(torch.cuda.device(self._device))
+        return stack
+
+    def _submit(self, pair: FramePair, ir: Frame, frame: _UnderWay) -> list[FusedFrame]:
+        vis = _colour(pair.vis.image)
+        done: list[FusedFrame] = []
+        shapes = (ir.image.shape[0], ir.image.shape[1]), (vis.shape[0], vis.shape[1])
+        if self._sizes not in (None, shapes):
+            done += self.drain()
+        chain = self._chain_for(*shapes)
+        while chain.ring.full:
+            done.append(self._next())
+        epochs = (ir.epoch, pair.vis.epoch)
+        self._schedule.look(ir.image, vis, t_ns=pair.t_capture, epochs=epochs)
+        choice = self._schedule.choose(frame.rung, chain.program.passes)
+        when = np.array([pair.t_capture, choice.forget], np.int64)
+        chain.ring.submit({"ir": ir.image, "vis": vis, "when": when}, chain.passes[choice.which])
+        self._queue.append(replace(frame, choice=choice))
+        return done
+
+    def _chain_for(self, ir: Shape, vis: Shape) -> _Chain:
+        if self._chain is None or self._sizes != (ir, vis):
+            calibration = self._calibration
+            if calibration is None:
+                calibration = RigCalibration.identity(ir_size=ir[::-1], vis_size=vis[::-1])
+            _check_sizes(calibration, ir, vis)
+            rules = Rules(
+                min_confidence=self._options.min_confidence,
+                regain_confidence=self._options.regain_confidence,
+                hold_ns=round(self._options.hold_s * NS_PER_S),
+                smooth=self._options.smooth,
+                calibrated=self._calibration is not None,
+            )
+            self._chain = None  # its memory, before the next one's
+            self._chain = _Chain(self._parts.program(calibration, rules), self._device)
+            self._sizes = (ir, vis)
+            self._schedule.reset()
+        return self._chain
+
+    def _next(self) -> FusedFrame:
+        """The oldest frame, waiting for it."""
+        first = self._queue.popleft()
+        if isinstance(first, FusedFrame):
+            return first
+        assert self._chain is not None
+        latencies: dict[str, int] = {}
+        with timed("device_wait", latencies, self._clock, first.seq):
+            arrays = self._chain.ring.collect()
+        return self._finished(first, arrays, latencies)
+
+    def _finished(
+        self, frame: _UnderWay, arrays: Mapping[str, npt.NDArray[Any]], latencies: dict[str, int]
+    ) -> FusedFrame:
+        assert frame.choice is not None
+        verdict = arrays["verdict"].tolist()
+        registration = self._registration(frame.choice, verdict, arrays["flow"])
+        self._schedule.learn(frame.choice.which, used=verdict[CONFIDENCE] >= verdict[NEEDED])
+        latencies["register_and_fuse"] = self._clock.now_ns() - frame.submitted_ns
+        return FusedFrame(
+            image=arrays["image"],
+            seq=frame.seq,
+            t_capture=frame.pair.t_capture,
+            pair=frame.pair,
+            registered_ir=arrays["registered"],
+            valid=arrays["valid"],
+            registration=registration,
+            rung=frame.rung,
+            latencies_ns=latencies,
+            dropped=frame.dropped,
+            extra=frame.extra,
+        )
+
+    @staticmethod
+    def _registration(choice: Choice, verdict: list[float], flow: Flow) -> Registration:
+        status, confidence, events = STATUSES[int(verdict[STATUS])], verdict[CONFIDENCE], choice.events
+        reason = reasons(events)
+        if choice.which is Pass.CALIBRATION:
+            reason = "" if confidence == 1 else "the rig calibration alone, to save time"
+        elif verdict[VERDICT] == WITHHELD:
+            reason, events = REASONS[Event.WITHHELD], (*events, Event.WITHHELD)
+        elif choice.which is not Pass.REUSE and confidence < verdict[NEEDED]:
+            reason = f"confidence {confidence:.2f} below {verdict[NEEDED]:.2f}"
+        elif verdict[VERDICT] == JUMPED:
+            events = (*events, Event.OVERRULED if choice.which is Pass.KEY else Event.JUMPED)
+            reason = reasons(events)
+        if status in (Status.CALIBRATION, Status.OFF):
+            return replace(identity(status, reason, confidence=confidence), events=events)
+        return Registration(
+            status=status,
+            confidence=confidence,
+            flow=flow,
+            reason=reason,
+            warm=bool(verdict[WARM]),
+            events=events,
+        )
+
+    @staticmethod
+    def _passed_through(pair: FramePair, frame: _UnderWay) -> FusedFrame:
+        nothing = np.zeros(pair.vis.image.shape[:2], np.uint8)
+        saving = "passed through, to save time"
+        reason = saving if pair.ir is not None else pair.reason or "no infrared frame"
+        return FusedFrame(
+            image=pair.vis.image,
+            seq=frame.seq,
+            t_capture=pair.t_capture,
+            pair=pair,
+            registered_ir=nothing,
+            valid=nothing,
+            registration=identity(Status.OFF, reason),
+            rung=frame.rung,
+            latencies_ns={"register_and_fuse": 0},
+            dropped=frame.dropped,
+            extra=frame.extra,
+        )
+
+
+def _colour(image: Image8) -> Image8:
+    return image if image.ndim == 3 else np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2RGB), np.uint8)
+
+
+def _check_sizes(calibration: RigCalibration, ir: Shape, vis: Shape) -> None:
+    """Raise CalibrationError or DataError unless the pictures, (rows, columns), are the calibration's."""
+    calibration.check_infrared(ir)
+    if (calibration.vis_size[1], calibration.vis_size[0]) != vis:
+        raise DataError(
+            f"the calibration is for visible pictures of "
+            f"{calibration.vis_size[0]}x{calibration.vis_size[1]}, this one is {vis[1]}x{vis[0]}"
+        )

@@ -1,0 +1,501 @@
+"""The device worker without a device: its program runs on the CPU and is held against the CPU worker."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from device_rigs import CALIBRATIONS, Clip, film, pairs
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from streamfuse.calibration.calibration import Intrinsics, RigCalibration
+from streamfuse.clock import NS_PER_MS, VirtualClock
+from streamfuse.config import Component, WorkerOptions
+from streamfuse.device.build import lives_on_device
+from streamfuse.device.estimator import Found
+from streamfuse.device.filter import JUMPED, WITHHELD
+from streamfuse.device.filter import FieldFilter as DeviceFilter
+from streamfuse.device.layout import Field, Layout
+from streamfuse.device.live import LiveEstimator, NetworkFuser
+from streamfuse.device.mepma import EdgeAgreement, MepmaEstimator
+from streamfuse.device.picture import feathered, luma, replace_luma
+from streamfuse.device.pixels import Normalise, Resize
+from streamfuse.device.program import Pass, Program, Rules
+from streamfuse.device.rig import Rig
+from streamfuse.device.schedule import Schedule
+from streamfuse.device.solve import DeviceFit
+from streamfuse.device.transfer import IN_FLIGHT, Ring
+from streamfuse.device.worker import DeviceWorker
+from streamfuse.errors import CalibrationError
+from streamfuse.frame import FramePair, FusedFrame, Registration, Rung, Status
+from streamfuse.fusion import FUSERS, colour, overlap
+from streamfuse.nn.live_registration import LiveRegistration
+from streamfuse.nn.mepma import MEPMA
+from streamfuse.nn.models import build_model, own_state
+from streamfuse.pairing.matcher import Matcher
+from streamfuse.pairing.options import PairingOptions
+from streamfuse.pipeline.core import FusionCore
+from streamfuse.pipeline.statistics import Statistics
+from streamfuse.registration import REGISTRARS
+from streamfuse.registration.field_filter import FieldFilter
+from streamfuse.registration.fit import SplineFit
+from streamfuse.registration.mepma import edge_agreement
+from streamfuse.registration.options import TemporalOptions
+from streamfuse.registration.temporal import Event
+from streamfuse.registration.warp import warp_infrared
+from streamfuse.registration.working import normalise, to_working
+from streamfuse.worker import FrameWorker, Worker
+
+RULES = Rules(min_confidence=0.2, regain_confidence=0.4, hold_ns=10**9, smooth=True, calibrated=True)
+LIVE = Component("live", REGISTRARS.load("live").Options(precision="float32"))
+MAX = Component("max", FUSERS.load("max").Options())
+OPTIONS = WorkerOptions(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def clip() -> Clip:
+    return film()
+
+
+def tensor(image: Any) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(image, np.float32))[None, None]
+
+
+def soft(rng: np.random.Generator, shape: tuple[int, int]) -> Any:
+    """A picture with detail down to a few pixels, as a lens makes."""
+    rough = rng.integers(0, 256, (shape[0] // 4, shape[1] // 4)).astype(np.uint8)
+    return cv2.resize(rough, shape[::-1], interpolation=cv2.INTER_CUBIC)
+
+
+# -- parts, each against its numpy twin ------------------------------------------------------------
+
+
+def test_luma_and_its_replacement_are_exactly_those_of_the_cpu(
+    rng: np.random.Generator,
+) -> None:
+    rgb = rng.integers(0, 256, (200, 300, 3)).astype(np.uint8)
+    rgb[:100] = rgb[:100] // 128 * 255  # saturated colours, which leave the cube soonest
+    y = rng.integers(0, 256, (200, 300)).astype(np.uint8)
+    wide = torch.from_numpy(rgb.astype(np.int32))
+    np.testing.assert_array_equal(luma(wide).numpy(), colour.luma(rgb))
+    replaced = replace_luma(wide, torch.from_numpy(y.astype(np.int32)))
+    np.testing.assert_array_equal(replaced.numpy(), colour.replace_luma(rgb, y))
+
+
+def test_the_overlap_is_feathered_as_on_the_cpu(rng: np.random.Generator) -> None:
+    ir, vis = (rng.integers(0, 256, (120, 160)).astype(np.uint8) for _ in range(2))
+    valid = np.full((120, 160), 255, np.uint8)
+    valid[:30], valid[:, 150:], valid[60:64, 70:75] = 0, 0, 0
+    found = feathered(tensor(ir), tensor(vis), tensor(valid) > 0)[0, 0].numpy()
+    np.testing.assert_array_equal(found, overlap.prepare_infrared(ir, vis, valid))
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ((480, 640), (304, 400)),
+        ((96, 128), (48, 64)),
+        ((310, 399), (304, 400)),  # one side shrinks, the other grows
+        ((304, 390), (304, 400)),
+        ((37, 50), (32, 48)),
+    ],
+)
+def test_working_pictures_are_those_of_opencv(
+    rng: np.random.Generator, source: tuple[int, int], target: tuple[int, int]
+) -> None:
+    picture = soft(rng, source)
+    how = cv2.INTER_AREA if target[0] < source[0] else cv2.INTER_LINEAR
+    working = to_working(picture, target)
+    resized = Resize(source, target, how, device="cpu")(tensor(picture))[0, 0].numpy()
+    assert np.abs(resized - working).max() <= 1
+    normal = Normalise(target, device="cpu")(tensor(working))[0, 0].numpy()
+    np.testing.assert_allclose(normal, normalise(working), atol=1e-3)
+
+
+@pytest.mark.parametrize("name", CALIBRATIONS)
+@pytest.mark.parametrize("zoom", [1, 4])
+def test_the_infrared_is_warped_as_on_the_cpu(rng: np.random.Generator, name: str, zoom: int) -> None:
+    """Bilinear for matching, bicubic for showing; zoom 4: finer than the visible, so averaged down first."""
+    calibration = CALIBRATIONS[name](zoom)
+    ir = soft(rng, (calibration.ir_size[1], calibration.ir_size[0]))
+    shape = (calibration.vis_size[1], calibration.vis_size[0])
+    flow = cv2.resize(rng.normal(0, 4, (4, 5, 2)).astype(np.float32), shape[::-1])
+    rig = Rig(calibration, device="cpu")
+    prepared = rig.prepared(tensor(ir))
+    brought = calibration.bring_infrared(ir)
+    warped = warp_infrared(ir, Registration(status=Status.OK, confidence=1, flow=flow), calibration, shape)
+    found = rig.bring(prepared), rig.warp(prepared, torch.from_numpy(flow).permute(2, 0, 1)[None])
+    for (picture, holds), (wanted, valid) in zip(found, (brought, warped), strict=True):
+        assert (255 * holds[0, 0].numpy() != valid).mean() < 1e-3
+        assert np.abs(picture[0, 0].numpy() - wanted)[valid > 0].max() <= 3
+        assert np.abs(picture[0, 0].numpy() - wanted).mean() < 0.5
+
+
+@pytest.mark.parametrize("seen", ["all of it", "one corner", "nothing"])
+def test_the_fit_without_factorisation_is_the_fit(seen: str) -> None:
+    torch.manual_seed(3)
+    shape, cells, log_penalty = (304, 400), (38, 50), torch.tensor([0.8, 3.9])
+    places = {"pitch": 8.0, "offset": 3.5}
+    precision = torch.rand(1, 3, *cells) * torch.tensor([2.0, 0.2, 2.0]).view(1, 3, 1, 1)
+    if seen != "all of it":
+        precision[..., 8:, :], precision[..., 10:] = 0, 0
+    if seen == "nothing":
+        precision.zero_()
+    target = 5 + torch.randn(1, 2, *cells)
+    prior = torch.randn(1, 2, 11, 13), torch.tensor([0.05])
+    for known in (None, prior):
+        fits = [
+            fit(target, precision, log_penalty=log_penalty, prior=known)
+            for fit in (
+                SplineFit(shape, cells, **places),
+                DeviceFit(shape, cells, **places, log_penalty=log_penalty, device="cpu"),
+            )
+        ]
+        torch.testing.assert_close(fits[1].coefficients, fits[0].coefficients, atol=1e-3, rtol=1e-4)
+
+
+def test_fields_are_filtered_as_on_the_cpu(rng: np.random.Generator) -> None:
+    """Noise, a slip of one frame, a step, a drift, frames that give nothing: verdicts and fields agree."""
+    shape = (48, 64)
+    cpu, device = FieldFilter(), DeviceFilter(shape, device="cpu")
+    held, known, verdicts = torch.zeros(1, 2, *shape), torch.tensor(False), set()
+    for i in range(120):
+        mean = (30.0 if i == 20 else 0.0) + (4.0 if i >= 40 else 0.0) + 0.02 * max(0, i - 70)
+        flow = np.full((*shape, 2), mean, np.float32) + rng.normal(0, 0.03, 2).astype(np.float32)
+        confidence, good = float(rng.uniform(0.3, 1)), i % 11 != 5
+        found = Found(
+            torch.from_numpy(flow).permute(2, 0, 1)[None], torch.tensor(confidence), torch.tensor(True)
+        )
+        held_now, verdict = device.update(
+            held,
+            found,
+            known=known,
+            good=torch.tensor(good),
+            sure=torch.tensor(False),
+            flow_of=lambda code: code,
+        )
+        if good:
+            told = cpu.update(Registration(status=Status.OK, confidence=confidence, flow=flow), shape)
+            held, known = held_now, torch.tensor(True)
+            verdicts.add(told)
+            assert (told == "withheld", told == "jumped") == (verdict == WITHHELD, verdict == JUMPED)
+        assert cpu.field is not None
+        assert cpu.field.flow is not None
+        np.testing.assert_allclose(held[0].permute(1, 2, 0), cpu.field.flow, atol=1e-3)
+    assert verdicts == {"started", "followed", "withheld", "jumped"}
+
+
+def test_edge_agreement_is_that_of_the_registrar(rng: np.random.Generator) -> None:
+    a, b = (tensor(soft(rng, (64, 80))) / 255 for _ in range(2))
+    mask = torch.ones(1, 1, 64, 80, dtype=torch.bool)
+    mask[..., :20] = False
+    for other in (a, b, 0 * b):
+        found, any_edges = EdgeAgreement(device="cpu")(a, other, mask)
+        wanted = edge_agreement(a, other, mask)
+        assert bool(any_edges) is (wanted is not None)
+        assert float(found) == pytest.approx(wanted or 0.0, abs=1e-5)
+
+
+# -- the whole of it against the CPU worker --------------------------------------------------------
+
+
+def through(worker: FrameWorker, clip_pairs: Iterator[FramePair], **how: Any) -> list[FusedFrame]:
+    done: list[FusedFrame] = []
+    for seq, pair in enumerate(clip_pairs):
+        done += worker.submit(pair, seq=seq, dropped={}, rung=how.get("rung", Rung.FULL), rung_reason="")
+    return done + worker.drain()
+
+
+def both(calibration: RigCalibration | None, **options: Any) -> tuple[Worker, DeviceWorker]:
+    chosen = WorkerOptions(device="cpu", **options)
+    return (
+        Worker(LIVE, MAX, calibration=calibration, options=chosen),
+        DeviceWorker(LIVE, MAX, device="cpu", calibration=calibration, options=chosen),
+    )
+
+
+def assert_same(cpu: FusedFrame, device: FusedFrame) -> None:
+    """Means within a tenth of a grey level; luma within 2 but for a pixel in a thousand on steep edges, 4
+    there; a colour that hardly leaves the cube may be cut off in one and drawn to grey in the other."""
+    assert (device.seq, device.status, device.warm) == (cpu.seq, cpu.status, cpu.warm)
+    assert device.confidence == pytest.approx(cpu.confidence, abs=5e-3)
+    for one, other in ((cpu.image, device.image), (cpu.registered_ir, device.registered_ir)):
+        difference = np.abs(one.astype(int) - other)
+        assert difference.mean() < 0.1
+        assert np.percentile(difference, 99.9) <= 6
+        assert difference.max() <= 16
+    lumas = [colour.luma(frame.image).astype(int) for frame in (cpu, device)]
+    assert np.percentile(np.abs(lumas[0] - lumas[1]), 99.9) <= 2
+    assert np.abs(lumas[0] - lumas[1]).max() <= 4
+    assert (cpu.valid != device.valid).mean() < 1e-3
+    if cpu.registration.flow is not None:
+        assert device.registration.flow is not None
+        assert np.abs(cpu.registration.flow - device.registration.flow).max() < 0.05
+
+
+@pytest.mark.parametrize("name", CALIBRATIONS)
+def test_pictures_and_fields_are_those_of_the_cpu_worker(clip: Clip, name: str) -> None:
+    cpu, device = (through(worker, pairs(clip)) for worker in both(CALIBRATIONS[name](1)))
+    assert [frame.status for frame in cpu] == [Status.OK] * len(cpu)
+    assert [frame.warm for frame in cpu] == [False] + [True] * (len(cpu) - 1)
+    for one, other in zip(cpu, device, strict=True):
+        assert_same(one, other)
+
+
+@pytest.mark.parametrize("rung", Rung)
+def test_every_rung_gives_what_the_cpu_worker_gives(clip: Clip, rung: Rung) -> None:
+    """Two frames with all the work first, so that there is a field."""
+    frames = list(pairs(clip))
+    results = []
+    for worker in both(CALIBRATIONS["homography"](1)):
+        done = through(worker, iter(frames[:2]))
+        done += through(worker, iter(frames[2:]), rung=rung)
+        results.append(done)
+    for one, other in zip(*results, strict=True):
+        assert_same(one, other)
+        assert other.rung is one.rung
+        assert other.reason == one.reason
+
+
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_a_field_not_to_be_trusted_is_not_used(clip: Clip, calibrated: bool) -> None:
+    """A covered lens for four frames: held, until that is too long ago, then calibration or nothing."""
+    frames = [pair if i == 0 else pairs_blank(pair) for i, pair in enumerate(pairs(clip, interval_ms=400))]
+    calibration = CALIBRATIONS["homography"](1) if calibrated else None
+    options = {"hold_s": 0.5, "min_confidence": 0.4}
+    cpu, device = (through(worker, iter(frames)) for worker in both(calibration, **options))
+    last = Status.CALIBRATION if calibrated else Status.OFF
+    assert [frame.status for frame in device] == [Status.OK, Status.HELD] + [last] * (len(frames) - 2)
+    for one, other in zip(cpu, device, strict=True):
+        assert other.status is one.status
+        assert np.abs(one.image.astype(int) - other.image).mean() < 0.1
+        if last is other.status is Status.OFF:
+            np.testing.assert_array_equal(other.image, other.visible)
+
+
+def pairs_blank(pair: FramePair) -> FramePair:
+    assert pair.ir is not None
+    return replace(pair, ir=replace(pair.ir, image=np.full_like(pair.ir.image, 90)))
+
+
+def test_a_registrar_and_fuser_in_one_network(clip: Clip, tmp_path: Path) -> None:
+    """ME-PMA with random weights: the features it warped are the ones it fuses, as on the CPU."""
+    torch.manual_seed(5)
+    network = MEPMA().eval()
+    torch.save(own_state(network), tmp_path / "mepma.pth")
+    options = REGISTRARS.load("mepma").Options(weights=str(tmp_path / "mepma.pth"))
+    component = Component("mepma", options)
+    small = [shrunk(pair) for pair in list(pairs(clip))[:2]]
+    chosen = WorkerOptions(device="cpu", min_confidence=0.0)
+    cpu = through(Worker(component, component, options=chosen), iter(small))
+    device = through(DeviceWorker(component, component, device="cpu", options=chosen), iter(small))
+    for one, other in zip(cpu, device, strict=True):
+        assert_same(one, other)
+
+
+def shrunk(pair: FramePair) -> FramePair:
+    assert pair.ir is not None
+    return replace(
+        pair,
+        vis=replace(pair.vis, image=cv2.resize(pair.vis.image, (80, 64))),
+        ir=replace(pair.ir, image=cv2.resize(pair.ir.image, (80, 64))),
+    )
+
+
+# -- frames under way ------------------------------------------------------------------------------
+
+
+def test_two_frames_are_under_way_and_none_is_lost_or_overtaken(clip: Clip) -> None:
+    """Among them one without infrared and one of another size."""
+    none = Component("none", REGISTRARS.load("none").Options())
+    worker = DeviceWorker(none, MAX, device="cpu", options=OPTIONS)
+    some = list(pairs(clip))
+    stream = [*some[:3], replace(some[3], ir=None, reason="shutter"), shrunk(some[0]), *some[:2]]
+    counts, seqs = [], []
+    for seq, pair in enumerate(stream):
+        done = worker.submit(pair, seq=seq)
+        seqs += [frame.seq for frame in done]
+        counts.append(seq + 1 - len(seqs))
+    assert counts == [1, 2, 2, 3, 1, 1, 2]
+    seqs += [frame.seq for frame in worker.drain()]
+    assert seqs == list(range(len(stream)))
+    assert worker.drain() == []
+
+
+def test_a_slot_is_not_used_again_before_its_result_is_collected() -> None:
+    ring = Ring(Layout(x=Field(torch.int64, (3,))), Layout(y=Field(torch.int64, (3,))), torch.device("cpu"))
+
+    def work() -> None:
+        ring.outputs["y"].copy_(10 * ring.inputs["x"])
+
+    taken = []
+    for i in range(7):
+        if ring.full:
+            assert len(ring) == IN_FLIGHT
+            taken.append(ring.collect()["y"])
+        ring.submit({"x": np.full(3, i)}, work)
+    taken += [ring.collect()["y"] for _ in range(len(ring))]
+    np.testing.assert_array_equal(np.array(taken)[:, 0], 10 * np.arange(7))
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_run_counts_and_orders_frames_as_ever(clip: Clip, live: bool) -> None:
+    none = Component("none", REGISTRARS.load("none").Options())
+    clock = VirtualClock()
+    statistics = Statistics()
+    core = FusionCore(
+        Matcher(PairingOptions(), live=live, default_driver="vis"),
+        DeviceWorker(none, MAX, device="cpu", options=OPTIONS, clock=clock),
+        live=live,
+        budget_ns=10**9,
+        clock=clock,
+        statistics=statistics,
+    )
+    out: list[int] = []
+    for pair in pairs(clip):
+        assert pair.ir is not None
+        core.feed(pair.ir)
+        core.feed(pair.vis)
+        clock.advance_ns(5 * NS_PER_MS)
+        out += [frame.seq for frame in core.step()]
+    for stream in ("ir", "vis"):
+        core.end(stream)  # type: ignore[arg-type]
+    stepped = [frame.seq for frame in core.step()]
+    if not live:
+        # The run is stopped with frames under way: they are counted as such.
+        core.finish()
+        report = statistics.report()
+        total = report.frames_in["vis"]
+        assert out + stepped == list(range(total - IN_FLIGHT))
+        for one in ("ir", "vis"):
+            assert report.dropped[one] == {"shutdown": IN_FLIGHT}
+            assert report.frames_used[one] == total - IN_FLIGHT
+    else:
+        assert out + stepped == list(range(statistics.report().frames_in["vis"]))
+
+
+def test_pictures_that_do_not_fit_the_rig_are_refused(clip: Clip) -> None:
+    worker = DeviceWorker(LIVE, MAX, device="cpu", calibration=CALIBRATIONS["homography"](4), options=OPTIONS)
+    with pytest.raises(CalibrationError, match="640x480, this one is 160x120"):
+        worker.submit(next(pairs(clip)))
+
+
+# -- policy ----------------------------------------------------------------------------------------
+
+
+def test_a_search_follows_a_field_not_trusted_and_a_past_that_ended(rng: np.random.Generator) -> None:
+    """Answers come two frames late: the third frame's is known when the fifth goes in."""
+    schedule, picture = Schedule(TemporalOptions(key_interval=12)), soft(rng, (120, 160))
+    used = [True, True, False, True, True, True, True, True]
+    choices, under_way = [], []
+    for i, good in enumerate(used):
+        if len(under_way) == IN_FLIGHT:
+            schedule.learn(*under_way.pop(0))
+        schedule.look(picture, picture, t_ns=i * 10**7, epochs=(int(i >= 5), 0))
+        choices.append(schedule.choose(Rung.FULL, tuple(Pass)))
+        under_way.append((choices[-1].which, good))
+    passes = [choice.which for choice in choices]
+    cold, warm, again = Pass.COLD, Pass.WARM, Pass.AGAIN
+    assert passes == [cold, again, warm, warm, again, cold, again, warm]
+    assert [choice.forget for choice in choices] == [i in (0, 5) for i in range(len(used))]
+    assert choices[0].events == (Event.FIRST,)
+    assert choices[5].events == (Event.EPOCH,)
+
+
+def test_while_nothing_is_found_searches_become_rare(rng: np.random.Generator) -> None:
+    schedule, picture = Schedule(TemporalOptions(key_interval=100)), soft(rng, (120, 160))
+    passes = []
+    for i in range(40):
+        schedule.look(picture, picture, t_ns=i * 10**7, epochs=(0, 0))
+        passes.append(schedule.choose(Rung.FULL, tuple(Pass)).which)
+        schedule.learn(passes[-1], used=False)
+    tries = [i for i, which in enumerate(passes) if which is Pass.AGAIN]
+    assert tries == [1, 3, 7, 15, 31]
+
+
+def test_another_scene_is_searched_for_from_scratch(rng: np.random.Generator) -> None:
+    schedule, pictures = Schedule(TemporalOptions()), [soft(rng, (120, 160)) for _ in range(2)]
+    for i, picture in enumerate((pictures[0], pictures[0], pictures[1])):
+        schedule.look(picture, picture, t_ns=i * 10**7, epochs=(0, 0))
+        choice = schedule.choose(Rung.FULL, tuple(Pass))
+    assert choice == (Pass.COLD, True, (Event.SCENE_CUT_VIS,))
+
+
+def test_only_what_lives_on_a_device_goes_there() -> None:
+    blocks = Component("blocks", REGISTRARS.load("blocks").Options())
+    assert lives_on_device(LIVE, MAX)
+    assert not lives_on_device(blocks, MAX)
+
+
+# -- what a CUDA graph can hold --------------------------------------------------------------------
+
+
+class HostWork(TorchDispatchMode):
+    """Collects the operations that need the host, and tensors that are not where they should be."""
+
+    HOST = ("_local_scalar_dense", "lift_fresh", "nonzero", "linalg_solve", "linalg_cholesky", "linalg_lu")
+
+    def __init__(self, device: str) -> None:
+        super().__init__()
+        self.device, self.found, self.operations = device, set[str](), 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        self.operations += 1
+        if any(name in str(func) for name in self.HOST):
+            self.found.add(str(func))
+        for leaf in torch.utils._pytree.tree_leaves((args, kwargs, out)):
+            if isinstance(leaf, torch.Tensor) and leaf.device.type != self.device:
+                self.found.add(f"{func} on {leaf.device}")
+        return out
+
+
+def moved(thing: Any, device: str, seen: set[int]) -> None:
+    """Every tensor that a program can reach, to another device."""
+    if id(thing) in seen:
+        return
+    seen.add(id(thing))
+    if isinstance(thing, torch.nn.Module):
+        thing.to(device)
+    elif hasattr(thing, "__dict__") or isinstance(thing, dict):
+        members = thing if isinstance(thing, dict) else vars(thing)
+        for name, value in members.items():
+            if isinstance(value, torch.Tensor):
+                members[name] = value.to(device)
+            else:
+                moved(value, device, seen)
+
+
+@pytest.mark.parametrize("kind", ["live", "mepma"])
+def test_no_pass_asks_the_host_for_anything(kind: str) -> None:
+    """Values cannot be read from device `meta`, nor tensors of the host be mixed in."""
+    shape, cpu = (96, 128), torch.device("cpu")
+    lens = Intrinsics(fx=100, fy=100, cx=32, cy=24, distortion=(-0.1, 0.0, 0.0, 0.0))
+    plain = RigCalibration.identity(ir_size=(64, 48), vis_size=(128, 96))
+    rig = Rig(plain.model_copy(update={"ir_intrinsics": lens}), device=cpu)
+    if kind == "live":
+        network = build_model("live-registration")
+        assert isinstance(network, LiveRegistration)
+        estimator = LiveEstimator(network, shape, passes=2, precision="float32", device=cpu)
+        fuser = NetworkFuser(build_model("live-fusion"))
+        program = Program(rig, estimator, fuser, rules=RULES, device=cpu)
+    else:
+        joint = MepmaEstimator(MEPMA().eval(), shape, dtype=torch.float32, device=cpu)
+        program = Program(rig, joint, None, rules=RULES, device=cpu)
+    moved(program, "meta", set())
+    buffers = [layout.views(layout.block(device="meta")) for layout in (program.inputs, program.outputs)]
+    for which in program.passes:
+        with torch.inference_mode(), HostWork("meta") as watch:
+            program.run(which, *buffers)
+        assert watch.found == set()
+        assert watch.operations > 100
+
+
+def test_a_program_says_which_passes_it_has() -> None:
+    rig = Rig(RigCalibration.identity(ir_size=(64, 48), vis_size=(64, 48)), device="cpu")
+    program = Program(rig, None, lambda ir, vis, valid: ir, rules=RULES, device=torch.device("cpu"))
+    assert program.passes == (Pass.CALIBRATION,)
