@@ -14,7 +14,8 @@ import numpy as np
 
 from streamfuse.bench.timing import take_turns
 from streamfuse.clock import Clock
-from streamfuse.frame import Image8, Registration
+from streamfuse.config import Component
+from streamfuse.frame import Frame, FramePair, Image8, Registration
 from streamfuse.fusion import FUSERS
 from streamfuse.registration import REGISTRARS
 from streamfuse.registration.warp import to_flow
@@ -26,15 +27,19 @@ BASELINE = "float32"
 PRECISIONS = (BASELINE, "bfloat16")
 DIS = "dis"
 """OpenCV's dense inverse search flow, on the pictures as they are: what a home-made rig would use."""
+STREAM_FRAMES = 32
+"""Frames in one call of a whole worker: its copies hide behind its work only in a stream."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRow:
     """One way to compute one thing at one size.
 
-    mode: `cold` or `warm` registration, or `fuse`. ms: see `Timing.summary`. difference: of the result from
-    the float32 one's, mean; pixels for registrars, grey levels for fusers; None: nothing to compare with.
-    speed_up: of the median against the float32 one.
+    mode: `cold` or `warm` registration, or `fuse`; on a CUDA device also `32 frames` through the whole device
+    worker, transfers and all, with this registrar and the fuser of that name, or `max`. ms: see
+    `Timing.summary`. difference: of the result from the float32 one's, mean; pixels for registrars, grey
+    levels for fusers and frames; None: nothing to compare with. speed_up: of the median against the float32
+    one.
     """
 
     model: str
@@ -123,6 +128,34 @@ def _cases(model: str, ir: Image8, vis: Image8, device: str) -> Iterator[_Case]:
     if fuses:
         for precision, made in _variants(FUSERS.load(model), device):
             yield _Case(model, "fuse", precision, partial(made.fuse, ir, vis))
+    if device != "cpu" and model in REGISTRARS.names():
+        yield from _stream_cases(model, ir, vis, device)
+
+
+def _stream_cases(model: str, ir: Image8, vis: Image8, device: str) -> Iterator[_Case]:
+    """A stream of one pair through the device worker, where the registrar can live there."""
+    from streamfuse.device.build import lives_on_device
+    from streamfuse.device.worker import DeviceWorker
+
+    kind = model if model in FUSERS.names() else "max"
+    fusion = Component(kind, FUSERS.load(kind).Options())
+    stamps: dict[str, Any] = {"seq": 0, "t_capture": 0, "t_arrival": 0}
+    frames = {"ir": Frame(stream="ir", image=ir, **stamps), "vis": Frame(stream="vis", image=vis, **stamps)}
+    pair = FramePair(ir=frames["ir"], vis=frames["vis"], driver="vis")
+    for precision in PRECISIONS:
+        options = REGISTRARS.load(model).Options
+        if "precision" not in options.model_fields or not lives_on_device(
+            Component(model, options()), fusion
+        ):
+            return
+        registration = Component(model, options(precision=precision))
+        worker = DeviceWorker(registration, fusion, device=device)
+
+        def stream(worker: DeviceWorker = worker) -> Image8:
+            done = [frame for seq in range(STREAM_FRAMES) for frame in worker.submit(pair, seq=seq)]
+            return [*done, *worker.drain()][-1].image
+
+        yield _Case(model, f"{STREAM_FRAMES} frames", precision, stream)
 
 
 def _variants(cls: Any, device: str) -> Iterator[tuple[str, Any]]:
