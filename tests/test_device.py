@@ -1,8 +1,10 @@
 """The device worker without a device: its program runs on the CPU and is held against the CPU worker."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from device_rigs import CALIBRATIONS, Clip, film, pairs
+from device_streams import Events, pretend_cuda
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from streamfuse.calibration.calibration import Intrinsics, RigCalibration
@@ -19,6 +22,7 @@ from streamfuse.device.build import lives_on_device
 from streamfuse.device.estimator import Found
 from streamfuse.device.filter import JUMPED, WITHHELD
 from streamfuse.device.filter import FieldFilter as DeviceFilter
+from streamfuse.device.graph import Replay
 from streamfuse.device.layout import Field, Layout
 from streamfuse.device.live import LiveEstimator, NetworkFuser
 from streamfuse.device.mepma import EdgeAgreement, MepmaEstimator
@@ -342,6 +346,27 @@ def test_a_slot_is_not_used_again_before_its_result_is_collected() -> None:
     np.testing.assert_array_equal(np.array(taken)[:, 0], 10 * np.arange(7))
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_streams_may_run_in_any_order_that_events_allow(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    """The ring's events on streams that run late: results are their own frames', whatever overtakes what."""
+    world = Events(np.random.default_rng(seed))
+    pretend_cuda(monkeypatch, world)
+    layouts = [Layout(**{name: Field(torch.int64, (3,))}) for name in ("x", "y")]
+    ring = Ring(layouts[0], layouts[1], SimpleNamespace(type="cuda"))  # type: ignore[arg-type]
+    into, out = ring.inputs["x"].numpy(), ring.outputs["y"].numpy()
+
+    def work() -> None:
+        world.later(lambda: np.copyto(out, 10 * into))
+
+    taken = []
+    for i in range(12):
+        if ring.full:
+            taken.append(ring.collect()["y"])
+        ring.submit({"x": np.full(3, i)}, work)
+    taken += [ring.collect()["y"] for _ in range(len(ring))]
+    np.testing.assert_array_equal(np.array(taken), 10 * np.arange(12)[:, None].repeat(3, 1))
+
+
 @pytest.mark.parametrize("live", [False, True])
 def test_a_run_counts_and_orders_frames_as_ever(clip: Clip, live: bool) -> None:
     none = Component("none", REGISTRARS.load("none").Options())
@@ -366,14 +391,15 @@ def test_a_run_counts_and_orders_frames_as_ever(clip: Clip, live: bool) -> None:
         core.end(stream)  # type: ignore[arg-type]
     stepped = [frame.seq for frame in core.step()]
     if not live:
-        # The run is stopped with frames under way: they are counted as such.
+        # The run is stopped with frames under way, one of them just about to be given out.
+        out += [next(core.drain()).seq]
         core.finish()
         report = statistics.report()
         total = report.frames_in["vis"]
-        assert out + stepped == list(range(total - IN_FLIGHT))
+        assert sorted(out + stepped) == list(range(total - 1))
         for one in ("ir", "vis"):
-            assert report.dropped[one] == {"shutdown": IN_FLIGHT}
-            assert report.frames_used[one] == total - IN_FLIGHT
+            assert report.dropped[one] == {"shutdown": 1}
+            assert report.frames_used[one] == total - 1
     else:
         assert out + stepped == list(range(statistics.report().frames_in["vis"]))
 
@@ -493,6 +519,47 @@ def test_no_pass_asks_the_host_for_anything(kind: str) -> None:
             program.run(which, *buffers)
         assert watch.found == set()
         assert watch.operations > 100
+
+
+def test_work_that_cannot_be_recorded_runs_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With a stand-in for graphs: recording runs the work once more and keeps it, or fails."""
+
+    class Graph:
+        def replay(self) -> None:
+            self.work()
+
+    @contextmanager
+    def recording(graph: Graph, **_: Any) -> Iterator[None]:
+        done.clear()
+        capturing.append(True)
+        try:
+            yield
+        finally:
+            capturing.clear()
+        graph.work = lambda names=tuple(done): done.extend(f"replayed {name}" for name in names)
+
+    def fails() -> None:
+        if capturing:
+            raise RuntimeError("operation not permitted when stream is capturing\nsee the manual")
+        done.append("plain")
+
+    done: list[str] = []
+    capturing: list[bool] = []
+    world = Events(np.random.default_rng(0))
+    pretend_cuda(monkeypatch, world)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", recording)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
+    replay = Replay({"good": lambda: done.append("good"), "bad": fails}, stream=torch.cuda.Stream())
+    assert replay.recorded == 1
+    assert "bad is not recorded as a CUDA graph, only slower: operation not permitted" in caplog.text
+    assert "manual" not in caplog.text
+    done[:] = ["something"]
+    replay["good"]()
+    replay["bad"]()
+    assert done == ["something", "replayed good", "plain"]
 
 
 def test_a_program_says_which_passes_it_has() -> None:

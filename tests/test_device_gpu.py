@@ -112,6 +112,7 @@ def test_in_the_steady_state_nothing_waits_and_memory_stays(clip: Clip) -> None:
     with no_waiting():
         done = through(worker, (some[i % len(some)] for i in range(STEADY_FRAMES)))
     assert [frame.seq for frame in done] == list(range(STEADY_FRAMES))
+    assert all(0 <= frame.latencies_ns["register"] < frame.latencies_ns["device"] for frame in done)
     assert (torch.cuda.memory_allocated(), torch.cuda.memory_reserved()) == before
 
 

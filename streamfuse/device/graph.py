@@ -16,6 +16,8 @@ from typing import TypeVar
 
 import torch
 
+from streamfuse.clock import NS_PER_MS
+
 log = logging.getLogger(__name__)
 
 WARM_UP_RUNS = 3
@@ -25,6 +27,8 @@ Name = TypeVar("Name")
 
 class Replay(dict[Name, Callable[[], None]]):
     """Each piece of work by name, ready to be called on `stream`.
+
+    recorded: how many are graphs. device_ns: how long the device takes for each; empty without graphs.
 
     Args:
         work: reads and writes only memory that outlives it. It is run a few times before it is recorded.
@@ -36,6 +40,7 @@ class Replay(dict[Name, Callable[[], None]]):
     ) -> None:
         super().__init__(work)
         self.recorded = 0
+        self.device_ns: dict[Name, int] = {}
         if stream is None:
             return
         with torch.cuda.stream(stream):
@@ -57,3 +62,16 @@ class Replay(dict[Name, Callable[[], None]]):
             else:
                 self[name] = graph.replay
                 self.recorded += 1
+        for name, run in self.items():
+            self.device_ns[name] = _duration_ns(run, stream)
+
+
+def _duration_ns(run: Callable[[], None], stream: "torch.cuda.Stream") -> int:
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    with torch.cuda.stream(stream):
+        begin.record()
+        run()
+        end.record()
+    end.synchronize()
+    milliseconds: float = begin.elapsed_time(end)
+    return round(milliseconds * NS_PER_MS)

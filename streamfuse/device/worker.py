@@ -229,7 +229,13 @@ class DeviceWorker:
         verdict = arrays["verdict"].tolist()
         registration = self._registration(frame.choice, verdict, arrays["flow"])
         self._schedule.learn(frame.choice.which, used=verdict[CONFIDENCE] >= verdict[NEEDED])
-        latencies["register_and_fuse"] = self._clock.now_ns() - frame.submitted_ns
+        total_ns = latencies["register_and_fuse"] = self._clock.now_ns() - frame.submitted_ns
+        assert self._chain is not None
+        device_ns = self._chain.passes.device_ns
+        if frame.choice.which in device_ns:
+            busy_ns = latencies["device"] = device_ns[frame.choice.which]
+            # What the wait would have been without registration: the ladder asks for it.
+            latencies["register"] = max(0, min(total_ns, busy_ns - device_ns[Pass.CALIBRATION]))
         return FusedFrame(
             image=arrays["image"],
             seq=frame.seq,

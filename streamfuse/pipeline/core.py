@@ -58,6 +58,7 @@ class FusionCore:
         self._decided_ns = 0
         self._seq = 0
         self._under_way: dict[int, _Start] = {}
+        self._done: deque[FusedFrame] = deque()
         self._finished_ns = 0
         self._last_ir_out: int | None = None
         self._last_ir_finished: int | None = None
@@ -117,13 +118,18 @@ class FusionCore:
 
     def drain(self) -> Iterator[FusedFrame]:
         """Finish the frames under way: offline once, after the last step."""
-        for frame in self._worker.drain():
-            yield self._finished(frame)
+        self._done.extend(self._worker.drain())
+        yield from self._given_out()
+
+    def _given_out(self) -> Iterator[FusedFrame]:
+        while self._done:
+            yield self._finished(self._done.popleft())
 
     def finish(self) -> None:
         """Account for all frames that will not be fused any more. Call once, when nothing more is stepped."""
-        for frame in self._worker.drain():
+        for frame in (*self._done, *self._worker.drain()):
             self._abandon(frame)
+        self._done.clear()
         for pair in (*self._decided, *self._matcher.flush()):
             self._drop(pair, DropCause.SHUTDOWN)
         self._decided.clear()
@@ -163,15 +169,16 @@ class FusionCore:
             self._last_ir_out = ir_seq
         seq, self._seq = self._seq, self._seq + 1
         self._under_way[seq] = _Start(self._decided_ns, self._clock.now_ns(), rung)
-        frames = self._worker.submit(
-            pair,
-            seq=seq,
-            dropped=self._statistics.dropped_totals(),
-            rung=rung,
-            rung_reason="" if self._ladder is None else self._ladder.reason,
+        self._done.extend(
+            self._worker.submit(
+                pair,
+                seq=seq,
+                dropped=self._statistics.dropped_totals(),
+                rung=rung,
+                rung_reason="" if self._ladder is None else self._ladder.reason,
+            )
         )
-        for frame in frames:
-            yield self._finished(frame)
+        yield from self._given_out()
 
     def _finished(self, frame: FusedFrame) -> FusedFrame:
         """Account for a frame that the worker has finished."""
