@@ -243,9 +243,11 @@ def assert_same(cpu: FusedFrame, device: FusedFrame) -> None:
 
 @pytest.mark.parametrize("name", CALIBRATIONS)
 def test_pictures_and_fields_are_those_of_the_cpu_worker(clip: Clip, name: str) -> None:
-    cpu, device = (through(worker, pairs(clip)) for worker in both(CALIBRATIONS[name](1)))
+    """Among them a cold start and a cold key frame."""
+    cpu, device = (through(worker, pairs(clip)) for worker in both(CALIBRATIONS[name](1), key_interval=3))
     assert [frame.status for frame in cpu] == [Status.OK] * len(cpu)
-    assert [frame.warm for frame in cpu] == [False] + [True] * (len(cpu) - 1)
+    assert [frame.warm for frame in cpu] == [False, True, True, False, True]
+    assert [frame.registration.events for frame in device] == [frame.registration.events for frame in cpu]
     for one, other in zip(cpu, device, strict=True):
         assert_same(one, other)
 
@@ -498,7 +500,9 @@ def moved(thing: Any, device: str, seen: set[int]) -> None:
 
 @pytest.mark.parametrize("kind", ["live", "mepma"])
 def test_no_pass_asks_the_host_for_anything(kind: str) -> None:
-    """Values cannot be read from device `meta`, nor tensors of the host be mixed in."""
+    """Values cannot be read from device `meta`, nor tensors of the host be mixed in. What is found here in a
+    network would end the recording of its graph: `.item()`, `torch.tensor(...)`, a list as an index.
+    """
     shape, cpu = (96, 128), torch.device("cpu")
     lens = Intrinsics(fx=100, fy=100, cx=32, cy=24, distortion=(-0.1, 0.0, 0.0, 0.0))
     plain = RigCalibration.identity(ir_size=(64, 48), vis_size=(128, 96))

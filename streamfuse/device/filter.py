@@ -106,6 +106,10 @@ class FieldFilter:
         verdict = torch.where(waits, one * WITHHELD, torch.where(wild, one * JUMPED, one * FOLLOWED))
         return code, verdict * good
 
+    def distance(self, one: Tensor, other: Tensor) -> Tensor:
+        """Root mean square distance of two fields, pixels of a REFERENCE_SIDE picture."""
+        return _length((self._points(one) - self._points(other)) / self._unit)
+
     def _points(self, flow: Tensor) -> Tensor:
         """A field (1, 2, H, W) at the middles of a coarse grid, (2, rows, columns)."""
         return flow[0].index_select(1, self._rows).index_select(2, self._columns)

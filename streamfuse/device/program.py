@@ -24,6 +24,7 @@ from streamfuse.device.mepma import MepmaEstimator
 from streamfuse.device.picture import luma, replace_luma
 from streamfuse.device.rig import Rig
 from streamfuse.frame import Status
+from streamfuse.registration.temporal import SAME_FIELD
 
 STATUSES = tuple(Status)
 """The place of a status is its number on the device."""
@@ -37,8 +38,8 @@ class Pass(StrEnum):
     """What is done for a frame.
 
     COLD searches. WARM refines the held field, or none. AGAIN does both: the warm field counts if it can be
-    used, else the one trusted more. KEY does both, too: the one trusted more counts. REUSE takes the held
-    field, CALIBRATION none.
+    used, else the one trusted more. KEY does both, too: the search counts if it agrees with the held
+    field, or is trusted more. REUSE takes the held field, CALIBRATION none.
     """
 
     COLD = "cold"
@@ -103,9 +104,8 @@ class Program:
         self._rig, self._estimator, self._fuser, self._rules = rig, estimator, fuser, rules
         (height, width), code_shape = rig.shape, (1,) if estimator is None else estimator.code_shape
         self._held = Held(code_shape, device)
-        self._filter: FieldFilter | None = None
-        if rules.smooth and estimator is not None and fuser is not None:
-            self._filter = FieldFilter(rig.shape, device=device)
+        self._filter = FieldFilter(rig.shape, device=device)
+        self._smooth = rules.smooth and fuser is not None
         self._no_flow = torch.zeros(1, 2, height, width, device=device)
         self.inputs = Layout(
             ir=Field(torch.uint8, rig.ir_shape),
@@ -132,8 +132,7 @@ class Program:
     def reset(self) -> None:
         """Forget the held field."""
         self._held.clear()
-        if self._filter is not None:
-            self._filter.clear()
+        self._filter.clear()
 
     def run(self, which: Pass, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:
         """One frame. Tensors as laid out in `inputs` and `outputs`, on the device."""
@@ -186,10 +185,14 @@ class Program:
         if which is Pass.WARM:
             return scene, warm, held.known.clone()
         cold = estimator.cold(scene)
-        good = warm.confidence >= cold.confidence
+        prefer_warm = (warm.confidence >= cold.confidence) | ~cold.usable
         if which is Pass.AGAIN:
-            good = good | (warm.confidence >= self._needed())
-        take_warm = held.known & warm.usable & good
+            prefer_warm = prefer_warm | (warm.confidence >= self._needed())
+        else:
+            apart = self._filter.distance(estimator.flow(cold.code), estimator.flow(held.code))
+            good = cold.usable & (cold.confidence >= self._needed())
+            prefer_warm = ~good | (prefer_warm & (apart > SAME_FIELD))
+        take_warm = held.known & warm.usable & prefer_warm
         chosen = (torch.where(take_warm, w, c) for w, c in zip(warm[:3], cold[:3], strict=True))
         return scene, Found(*chosen), take_warm
 
@@ -220,14 +223,14 @@ class Program:
             return held.code, instead, held.confidence * held.known, needed, nothing
         good = found.usable & (found.confidence >= needed)
         code, follows, verdict = found.code, good, nothing
-        if self._filter is not None:
+        if self._smooth:
             assert self._estimator is not None
             code, verdict = self._filter.update(
                 held.code,
                 found,
                 known=held.known,
                 good=good,
-                # A search that is trusted more than the refinement overrules the field in use.
+                # A search that does not agree with the field in use, and is taken, overrules it.
                 sure=~warm if which is Pass.KEY else torch.zeros_like(warm),
                 flow_of=self._estimator.flow,
             )
