@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
+import torch
 
 from streamfuse.calibration.calibration import Intrinsics, RigCalibration
 from streamfuse.clock import NS_PER_MS
@@ -72,3 +74,13 @@ CALIBRATIONS: dict[str, Callable[[int], RigCalibration]] = {
     "lenses": _lenses,
 }
 """By name, for an infrared picture `zoom` times as fine as IR_SIZE."""
+
+
+def tensor(image: Any) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(image, np.float32))[None, None]
+
+
+def soft(rng: np.random.Generator, shape: tuple[int, int]) -> Any:
+    """A picture with detail down to a few pixels, as a lens makes."""
+    rough = rng.integers(0, 256, (shape[0] // 4, shape[1] // 4)).astype(np.uint8)
+    return cv2.resize(rough, shape[::-1], interpolation=cv2.INTER_CUBIC)
