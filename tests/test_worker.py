@@ -11,6 +11,7 @@ from streamfuse.config import Component, WorkerOptions
 from streamfuse.errors import ConfigError
 from streamfuse.frame import Frame, FramePair, Image8, Registration, Rung, Status
 from streamfuse.fusion.maximum import MaximumFuser
+from streamfuse.pipeline.overlap import OverlappedWorker
 from streamfuse.registration.none import NoneRegistrar
 from streamfuse.worker import Worker
 
@@ -154,3 +155,31 @@ def test_a_cuda_device_that_is_not_there_is_refused() -> None:
             Component("max", MaximumFuser.Options()),
             options=WorkerOptions(device="cuda:63"),
         )
+
+
+def test_two_pairs_at_a_time_give_what_one_after_the_other_gives() -> None:
+    pairs = [pair(t_ms=40 * i) for i in range(6)]
+    answers = (GOOD, BAD, GOOD, OFF, GOOD, GOOD)
+    alone, two = make_worker(Script(*answers)), OverlappedWorker(make_worker(Script(*answers)))
+    asked: dict[str, Any] = {"dropped": {}, "rung": Rung.FULL, "rung_reason": ""}
+    expected = [alone.submit(p, seq=i, **asked)[0] for i, p in enumerate(pairs)]
+    found = [frame for i, p in enumerate(pairs) for frame in two.submit(p, seq=i, **asked)]
+    assert [frame.seq for frame in found] == [0, 1, 2, 3, 4], "the last one is under way"
+    found += two.drain()
+    assert two.drain() == []
+    two.close()
+    for one, other in zip(expected, found, strict=True):
+        np.testing.assert_array_equal(one.image, other.image)
+        assert (one.seq, one.status, one.confidence) == (other.seq, other.status, other.confidence)
+        assert one.latencies_ns.keys() == other.latencies_ns.keys()
+
+
+def test_trouble_while_rendering_comes_to_whoever_submits() -> None:
+    worker = make_worker(Script(GOOD, GOOD))
+    two = OverlappedWorker(worker)
+    worker._fuser = None
+    asked: dict[str, Any] = {"dropped": {}, "rung": Rung.FULL, "rung_reason": ""}
+    assert two.submit(pair(0), seq=0, **asked) == []
+    with pytest.raises(AttributeError):
+        two.submit(pair(40), seq=1, **asked)
+    two.close()

@@ -27,12 +27,13 @@ from streamfuse.pipeline.core import FusionCore
 from streamfuse.pipeline.live import LiveRunner
 from streamfuse.pipeline.offline import run_offline
 from streamfuse.pipeline.offset import LiveOffset, OffsetInUse, described, measure_recording
+from streamfuse.pipeline.overlap import OverlappedWorker
 from streamfuse.pipeline.read_ahead import ReadAhead
 from streamfuse.pipeline.sink_runner import SinkRunner, WindowRunner
 from streamfuse.pipeline.statistics import Report, Statistics
 from streamfuse.sinks import SINKS
 from streamfuse.threads import use_threads
-from streamfuse.worker import make_worker
+from streamfuse.worker import FrameWorker, Worker, make_worker
 
 log = logging.getLogger(__name__)
 
@@ -260,13 +261,13 @@ class Pipeline:
             if not window.pump(PUMP_MS):
                 self._stop.set()
 
-    def _core(self, matcher: Matcher, offset: OffsetInUse | None) -> FusionCore:
+    def _core(self, matcher: Matcher, offset: OffsetInUse | None, worker: FrameWorker) -> FusionCore:
         options, ladder = self._config.pipeline, None
         if self.live and options.ladder:
             ladder = Ladder(budget_ns=self._budget_ns, reuse_frames=options.reuse_frames)
         return FusionCore(
             matcher,
-            self._worker,
+            worker,
             live=self.live,
             budget_ns=self._budget_ns,
             clock=self._clock,
@@ -301,7 +302,8 @@ class Pipeline:
         return recorded
 
     def _run_offline(self) -> Iterator[FusedFrame]:
-        core = self._core(self._matcher(), self._offset)
+        overlapped = OverlappedWorker(self._worker) if isinstance(self._worker, Worker) else None
+        core = self._core(self._matcher(), self._offset, overlapped or self._worker)
         # Pictures that a caller's own code makes are made on the caller's thread, when they are needed.
         ahead = {
             stream: ReadAhead(reader)
@@ -318,6 +320,8 @@ class Pipeline:
                     break
         finally:
             core.finish()
+            if overlapped is not None:
+                overlapped.close()
             for thread in ahead.values():
                 thread.close()
             self._close_readers()
@@ -360,7 +364,7 @@ class Pipeline:
             )
             for stream, reader in self._readers.items()
         }
-        runner = LiveRunner(self._core(matcher, offset), captures, deliver, clock=self._clock)
+        runner = LiveRunner(self._core(matcher, offset, self._worker), captures, deliver, clock=self._clock)
         if offset is not None:
             offset.start()
         runner.start()
