@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from factories import fused_frame
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -506,6 +506,7 @@ def summary(pairs: list[FramePair]) -> list[tuple[object, ...]]:
 
 
 @given(ir=stamps_ms, vis=stamps_ms, driver=drivers, offset=st.integers(-200, 200))
+@example(ir=[1, 2, 16, 46, 69], vis=[1, 2, 3, 4, 5, 9, 13, 17, 21, 67, 68], driver="vis", offset=0)
 @settings(deadline=None, max_examples=200)
 def test_offline_properties(ir: list[int], vis: list[int], driver: Stream, offset: int) -> None:
     pairs, matcher = offline(ir, vis, driver=driver, offset_ms=offset)

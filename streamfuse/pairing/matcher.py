@@ -283,11 +283,14 @@ class Matcher:
         return self._pair(head, partner, window=window, held=held, before=before, after=after, reason=reason)
 
     def _hold(self, head: Entry, *, proven: bool) -> tuple[Entry | None, str]:
-        """The last infrared frame if it is young enough, else why there is none."""
-        last = next((e for e in reversed(self._follow.entries) if e.t <= head.t), None)
+        """The last infrared frame if it is young enough, else why there is none.
+
+        One that has been used, a little before its time, is not followed by an older one.
+        """
+        last = next((e for e in reversed(self._follow.entries) if e.used or e.t <= head.t), None)
         if last is None:
             return None, "no infrared frame yet"
-        age, limit = head.t - last.t, self._limits.hold_max_ns()
+        age, limit = max(0, head.t - last.t), self._limits.hold_max_ns()
         cause = DropCause.OUT_OF_WINDOW if proven else DropCause.DEADLINE
         account = f"{cause}: last infrared frame {age / NS_PER_MS:.0f} ms old"
         return (last, account) if age <= limit else (None, f"{account}, {limit / NS_PER_MS:.0f} ms allowed")
