@@ -9,10 +9,17 @@ import torch
 
 from streamfuse.cli import main
 from streamfuse.metrics import standard
-from streamfuse.nn.live_fusion import LEAST, LiveFusion
-from streamfuse.training import fusion_losses as losses
+from streamfuse.nn.live_fusion import TIE, LiveFusion
 from streamfuse.training.data import Pair
-from streamfuse.training.fusion import FusionTask, fuse_image, validate_against_maximum
+from streamfuse.training.fusion import (
+    PRICE,
+    FusionTask,
+    add_smoke,
+    fuse_image,
+    validate_against_maximum,
+    wanted_decisions,
+)
+from streamfuse.training.fusion_gains import ALTERNATIVES, NAMES, TYPICAL, cell_gains
 
 
 def picture(seed: int, size: tuple[int, int] = (208, 176)) -> np.ndarray:
@@ -24,66 +31,136 @@ def tensors(*pictures: np.ndarray) -> list[torch.Tensor]:
     return [torch.from_numpy(p)[None, None].float() / 255 for p in pictures]
 
 
-@pytest.mark.parametrize("size", [(64, 48), (67, 51), (5, 9)])
-def test_any_size_and_every_pixel_is_copied_or_clearly_changed(size: tuple[int, int]) -> None:
-    torch.manual_seed(0)
-    network = LiveFusion()
-    torch.nn.init.normal_(network.leave.weight, std=0.1)
+@pytest.mark.parametrize("size", [(64, 48), (67, 51), (5, 9), (1, 1)])
+def test_any_size_and_an_untrained_network_copies_the_brighter_source(size: tuple[int, int]) -> None:
     ir, vis = tensors(picture(1, size), picture(2, size))
     with torch.inference_mode():
-        change = (network(ir, vis) - torch.maximum(ir, vis)).abs()
-    assert change.shape == ir.shape
-    assert ((change == 0) | (change > LEAST - 1e-3) | (torch.maximum(ir, vis) + LEAST > 1)).all()
-    assert (change > 0).any()
+        fused = LiveFusion()(ir, vis)
+    assert fused.shape == ir.shape
+    assert ((fused == ir) | (fused == vis)).all()
+    assert (torch.maximum(ir, vis) - fused).max() < TIE
 
 
-def test_untrained_it_is_the_maximum_and_yet_it_learns() -> None:
+def network_that_takes(visible: float, infrared: float) -> LiveFusion:
+    """The same decision everywhere: large is take."""
     network = LiveFusion()
-    torch.nn.init.zeros_(network.leave.weight)
-    ir, vis = tensors(picture(1), picture(2))
-    fused = network(ir, vis)
-    assert torch.equal(fused, torch.maximum(ir, vis))
-    fused.sum().backward()
-    assert network.leave.bias.grad is not None
-    assert network.leave.bias.grad.abs().sum() > 0
+    assert network.leave.bias is not None
+    with torch.no_grad():
+        network.leave.weight.zero_()
+        network.leave.bias.copy_(torch.tensor([visible, infrared]))
+    return network
 
 
-def test_the_smooth_twins_order_pictures_as_the_metrics_do() -> None:
+def test_the_visible_is_copied_and_the_infrared_lends_its_texture() -> None:
     a, b = picture(1), picture(2)
-    candidates = [a, b, np.maximum(a, b), ((a.astype(int) + b) // 2).astype(np.uint8)]
-    ir, vis = tensors(a, b)
-    twins = {
-        "ssim": (lambda f: losses.ssim(ir, f), lambda f: standard.ssim_ir(a, b, f)),
-        "viff": (lambda f: losses.viff(ir, vis, f), lambda f: standard.viff(a, b, f)),
-        "mi": (lambda f: losses.mutual_information(ir, f), lambda f: standard.mi_ir(a, b, f)),
-        "edges": (
-            lambda f: losses.edge_preservation(*(losses.sobel(x) for x in (ir, vis, f))),
-            lambda f: standard.qabf_std(a, b, f),
-        ),
+    warmer = np.minimum(b, 225) + 20
+    with torch.inference_mode():
+        visible = fuse_image(network_that_takes(9, -9), warmer, b)
+        infrared = fuse_image(network_that_takes(-9, 9), a // 3, b // 3 + 150)
+    np.testing.assert_array_equal(visible, np.maximum(b, np.maximum(warmer, b).min()))
+    assert abs(float(infrared.mean()) - float((b // 3 + 150).mean())) < 5, "brightness of the maximum"
+    fine = [cv2.Laplacian(x, cv2.CV_32F).ravel() for x in (infrared, a // 3)]
+    assert np.corrcoef(*fine)[0, 1] > 0.6, "grain of rounding apart it is the infrared's texture"
+
+
+def gain_of(ir: np.ndarray, vis: np.ndarray) -> dict[str, dict[str, float]]:
+    gains = cell_gains(*tensors(ir, vis)).mean((2, 3))
+    return {
+        what: dict(zip(NAMES, row, strict=True))
+        for what, row in zip(ALTERNATIVES, gains.tolist(), strict=True)
     }
-    for name, (smooth, metric) in twins.items():
-        ours = [float(smooth(tensors(f)[0])) for f in candidates]
-        theirs = [metric(f) for f in candidates]
-        assert np.corrcoef(ours, theirs)[0, 1] > 0.9, name
+
+
+def test_gains_of_the_maximum_itself_are_nothing() -> None:
+    low, high = picture(1) // 3, picture(2) // 3 + 150
+    assert max(abs(v) for v in gain_of(low, high)["vis"].values()) < 1e-6
+
+
+def test_gains_tell_texture_under_flat_infrared_and_people_in_smoke() -> None:
+    texture = (picture(1, (96, 96)) // 4).astype(np.uint8) + np.where(np.arange(96) % 4 < 2, 0, 40).astype(
+        np.uint8
+    )
+    flat = np.full((96, 96), 160, np.uint8) + (np.arange(96) % 7 // 4).astype(np.uint8)
+    at_night, in_smoke = gain_of(flat, texture)["vis"], gain_of(texture, flat)["ir texture"]
+    assert at_night["texture"] > 0.5
+    for gain in (at_night, in_smoke):
+        assert gain["edges"] > 0.2
+        assert gain["ssim_min"] > 0.2
+    assert at_night["cv"] < 0
+
+
+def test_gains_add_up_to_the_change_of_the_metrics() -> None:
+    for seed in (3, 5, 7):
+        a, b = picture(seed), picture(seed + 1)
+        before = np.maximum(a, b)
+        worse = min((standard.ssim_ir, standard.ssim_vis), key=lambda metric: metric(a, b, before))
+        gains = gain_of(a, b)["vis"]
+        for name, metric in (("edges", standard.qabf_std), ("ssim_min", worse)):
+            true = metric(a, b, b) - metric(a, b, before)
+            assert gains[name] * TYPICAL[name] == pytest.approx(true, abs=0.03), name
+
+
+def test_decisions_are_wanted_where_gains_exceed_their_price() -> None:
+    gains = torch.zeros(1, 2, len(NAMES), 20, 30)
+    gains[:, 0, NAMES.index("texture"), :, :10] = PRICE
+    gains[:, 1, NAMES.index("edges"), :, 20:] = PRICE
+    wanted, weight = wanted_decisions(gains)
+    assert wanted[0, :, 10].T.tolist()[0] == [1, 0]
+    assert wanted[0, :, 10].T.tolist()[15] == [0, 0]
+    assert wanted[0, :, 10].T.tolist()[29] == [0, 1]
+    assert (weight > 0).all()
+
+
+def task_of(shape: tuple[int, int] = (96, 112)) -> FusionTask:
+    return FusionTask([Pair("x", picture(1), picture(2))], shape=shape, batch=2, seed=3)
+
+
+def test_it_learns_to_decide() -> None:
+    torch.manual_seed(0)
+    task, network = task_of(), LiveFusion()
+    optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)
+    history = []
+    for step in range(60):
+        loss, figures = task.loss(network, task.make_batch(step), step)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        history.append(figures["choice"])
+    assert np.mean(history[-5:]) < 0.5 * np.mean(history[:5])
 
 
 def test_a_picture_is_as_good_as_itself() -> None:
     pair = Pair("x", picture(1), picture(2))
-    network = LiveFusion()
-    torch.nn.init.zeros_(network.leave.weight)
-    np.testing.assert_array_equal(fuse_image(network, pair.ir, pair.vis), np.maximum(pair.ir, pair.vis))
-    assert set(validate_against_maximum(network, [pair]).values()) == {1.0}
+    apart = Pair("y", pair.ir // 3, pair.vis // 2 + 120)
+    assert set(validate_against_maximum(LiveFusion(), [apart]).values()) == {1.0}, "nothing is near a tie"
+    worse = validate_against_maximum(network_that_takes(9, -9), [pair])
+    assert worse["MI_min"] < 1 < worse["MI_vis"]
+
+
+def test_two_frames_of_a_sample_differ_by_noise_and_gain_only() -> None:
+    batch = task_of().make_batch(7)
+    first, second = batch["means"].chunk(2)
+    assert not torch.equal(first, second)
+    assert (first - second).abs().mean() < 0.05
+    assert batch["gains"].shape == (2, len(ALTERNATIVES), len(NAMES), 12, 14)
+
+
+def test_smoke_hides_the_visible_and_stays_in_range() -> None:
+    clear = picture(5).astype(np.float32) / 255
+    hidden = add_smoke(clear, np.random.default_rng(0))
+    assert hidden.min() >= 0
+    assert hidden.max() <= 1
+    assert hidden.std() < 0.7 * clear.std()
 
 
 def test_loss_is_finite_and_reaches_every_parameter() -> None:
     torch.manual_seed(0)
-    network = LiveFusion()
-    task = FusionTask([Pair("x", picture(1), picture(2))], shape=(96, 112), batch=2, seed=3)
+    task, network = task_of(), LiveFusion()
     batch = task.make_batch(5)
     assert all(torch.equal(v, task.make_batch(5)[k]) for k, v in batch.items())
     loss, figures = task.loss(network, batch, 5)
     assert torch.isfinite(loss)
-    assert set(figures) >= {"mi_min", "viff", "edges", "ssim_min", "steady"}
+    assert set(figures) >= {"choice", "unsteady", "right"}
     loss.backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())
 

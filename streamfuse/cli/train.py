@@ -30,6 +30,10 @@ def add_parser(subparsers: Any) -> None:
     _data(fusion)
     fusion.add_argument("--config", type=Path, required=True, metavar="FILE", help="YAML; see configs/")
     fusion.add_argument("--run", type=Path, required=True, metavar="DIR", dest="folder", help="the run")
+    fusion.add_argument("--weights", metavar="NAME|FILE", help="start from these weights")
+    fusion.add_argument(
+        "--export", type=Path, metavar="FILE", help="train no further: write the best weights of the run here"
+    )
     fusion.set_defaults(run=run_fusion)
     residuals = what.add_parser("residuals", help="how far the training pairs are off themselves")
     _data(residuals)
@@ -56,6 +60,19 @@ def add_parser(subparsers: Any) -> None:
     check.add_argument("--weights", default="live-registration", metavar="NAME|FILE")
     check.add_argument("--passes", type=int, default=1, metavar="N", help="of the fine stage")
     check.set_defaults(run=run_check)
+    fusers = what.add_parser(
+        "check-fusion",
+        help="the live fusion network beside other fusers; exit code 1 if it falls short",
+        description="Judges all fusers on the pairs that were held back. The network is to be as good as the "
+        "pixel-wise maximum in the metrics that no trivial method wins together, and nearly so in the rest.",
+    )
+    _data(fusers)
+    fusers.add_argument(
+        "--config", type=Path, required=True, metavar="FILE", help="says which pairs are held back"
+    )
+    fusers.add_argument("--weights", default="live-fusion", metavar="NAME|FILE")
+    fusers.add_argument("--html", type=Path, metavar="FILE", help="a page with pictures and distributions")
+    fusers.set_defaults(run=run_check_fusion)
 
 
 def _data(parser: argparse.ArgumentParser) -> None:
@@ -86,10 +103,16 @@ def run_registration(args: argparse.Namespace) -> int:
 def run_fusion(args: argparse.Namespace) -> int:
     from rich.progress import Progress
 
-    from streamfuse.training.fusion import FusionTraining, build_fusion
+    from streamfuse.training.fusion import FusionTraining, build_fusion, export_fusion
     from streamfuse.training.options import read_training
 
-    loop = build_fusion(read_training(args.config, FusionTraining), args.data, args.folder)
+    config = read_training(args.config, FusionTraining)
+    command = "streamfuse " + " ".join(sys.argv[1:])
+    if args.export is not None:
+        written = export_fusion(config, args.data, args.folder, args.export, command=command)
+        print(f"{written.path}: {written.size} bytes")
+        return 0
+    loop = build_fusion(config, args.data, args.folder, weights=args.weights)
     with Progress(disable=not sys.stderr.isatty()) as progress:
         loop.run(progress=progress)
     print(f"{args.folder}: {loop.step} steps, best score {loop.best:.3f}")
@@ -136,3 +159,22 @@ def run_check(args: argparse.Namespace) -> int:
         print(figure, flush=True)
         passed &= figure.passed
     return 0 if passed else CHECK_FAILED
+
+
+def run_check_fusion(args: argparse.Namespace) -> int:
+    from streamfuse.evaluation.report_html import write_html
+    from streamfuse.evaluation.report_terminal import print_tables
+    from streamfuse.training.fusion import FusionTraining
+    from streamfuse.training.fusion_check import SAMPLES, below_bar, compare_fusers
+    from streamfuse.training.options import read_training
+
+    _, held = read_training(args.config, FusionTraining).pairs(args.data)
+    evaluation = compare_fusers(args.weights, held, samples=SAMPLES if args.html else 0)
+    print_tables(evaluation)
+    if args.html is not None:
+        write_html(evaluation, args.html)
+        print(f"written: {args.html}")
+    missed = below_bar(evaluation)
+    for name, ratio in missed.items():
+        print(f"{name}: {ratio:.3f} of the pixel-wise maximum, below the bar")
+    return CHECK_FAILED if missed else 0

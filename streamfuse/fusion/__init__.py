@@ -9,6 +9,7 @@ FUSERS = Registry(
         "max": "streamfuse.fusion.maximum:MaximumFuser",
         "laplacian": "streamfuse.fusion.laplacian:LaplacianFuser",
         "guided": "streamfuse.fusion.guided:GuidedFuser",
+        "live": "streamfuse.fusion.live:LiveFuser",
         "mepma": "streamfuse.registration.mepma:MepmaModel",
     },
 )

@@ -1,8 +1,8 @@
 """Which metrics there are, what is good in each, and all of them at once.
 
-Families: `fusion` (ME-PMA's table and the standard forms), `film` (FILM's evaluator, names prefixed),
-`registration` (likeness of the registered to the true infrared), `epe` (displacement left, pixels),
-`temporal` (steadiness of a clip). Names are those of the published tables.
+Families: `fusion` (ME-PMA's table, the standard forms, what stands out), `film` (FILM's evaluator, names
+prefixed), `registration` (likeness of the registered to the true infrared), `epe` (displacement left,
+pixels), `temporal` (steadiness of a clip). Names are those of the published tables.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Literal
 
-from streamfuse.metrics import film, mepma, registration, standard
+from streamfuse.metrics import film, mepma, registration, salience, standard
 from streamfuse.metrics.picture import Grey, Picture, pictures
 from streamfuse.metrics.registration import EndpointError
 from streamfuse.metrics.similarity import MS_SSIM_MIN_SIDE, UNIFORM_WINDOW, WINDOW
@@ -73,6 +73,12 @@ FUSION = _table(
         "MS_SSIM", standard.ms_ssim, "higher", "multi-scale SSIM, mean over both sources", MS_SSIM_MIN_SIDE
     ),
     Metric("NCC", standard.ncc, "higher", "correlation, mean over both sources"),
+    Metric(
+        "warm_contrast", salience.warm_contrast, "higher", "contrast of warm things, share of the infrared's"
+    ),
+    Metric(
+        "texture_kept", salience.texture_kept, "higher", "texture under flat infrared, share of the visible's"
+    ),
 )
 
 FILM = _table(
