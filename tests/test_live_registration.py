@@ -1,5 +1,6 @@
 """The `live` registrar: its matches, its fit, and what it does to pictures."""
 
+import math
 from importlib.resources import files
 
 import av
@@ -88,6 +89,16 @@ class TestDecode:
         cell = network.config.fine.cell
         assert torch.allclose(matches.mean.flatten() / cell, torch.tensor([dx, dy]), atol=0.1)
         assert matches.precision[0, 0].item() > 0.1
+
+    def test_the_surroundings_correct_place_and_trust(self) -> None:
+        network = LiveRegistration()
+        plain = network.fine.decode(self.peak(network, 1, 0))
+        correction = torch.tensor([0.25, -0.5, math.log(2)]).view(1, 3, 1, 1)
+        better = network.fine.decode(self.peak(network, 1, 0), correction)
+        cell = network.config.fine.cell
+        moved = (better.mean - plain.mean).flatten() / cell
+        assert torch.allclose(moved, torch.tensor([0.25, -0.5]), atol=1e-5)
+        assert torch.allclose(better.precision, 2 * plain.precision)
 
     def test_no_evidence_weighs_nothing(self, network: LiveRegistration) -> None:
         matches = network.fine.decode(torch.zeros(1, 1, 1, 49))

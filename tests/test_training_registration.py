@@ -20,7 +20,7 @@ from streamfuse.nn.live_registration import LiveConfig, LiveRegistration, Matche
 from streamfuse.nn.models import load_model
 from streamfuse.registration.working import pixel_grid, sample
 from streamfuse.training import confidence
-from streamfuse.training.augment import noise, photometric, tone
+from streamfuse.training.augment import compress, dim, noise, photometric, tone
 from streamfuse.training.data import Pair, load_pairs, split
 from streamfuse.training.deform import (
     DeformationRange,
@@ -32,9 +32,15 @@ from streamfuse.training.deform import (
 )
 from streamfuse.training.loop import Loop, LoopConfig, learning_rate
 from streamfuse.training.options import read_training
-from streamfuse.training.registration import RegistrationTask, RegistrationTraining, match_loss
+from streamfuse.training.registration import (
+    RegistrationTask,
+    RegistrationTraining,
+    match_loss,
+    precision_loss,
+)
 from streamfuse.training.registration_cases import affine_part, distance, make_cases, shifted_expectation
 from streamfuse.training.registration_samples import FAR, NEAR, Cells, make_sample
+from streamfuse.training.rendered import render_pairs
 from streamfuse.training.residuals import apply_residuals, estimate_residuals, write_residuals
 
 SHAPE = (64, 96)
@@ -169,6 +175,8 @@ class TestSamples:
             assert changed.min() >= 0
             assert changed.max() <= 255
         assert not np.allclose(tone(picture, np.random.default_rng(0)), picture)
+        assert np.ptp(cv2.blur(dim(picture, np.random.default_rng(0)), (5, 5))) < 80
+        assert not np.allclose(compress(picture, np.random.default_rng(0)), picture)
         assert not np.allclose(noise(picture, np.random.default_rng(0), most=5), picture)
 
 
@@ -193,6 +201,37 @@ class TestMatchLoss:
         logits = torch.randn(1, 5, 5, 49, requires_grad=True)
         loss = match_loss(Matches(far, far, logits), far, stage)
         assert loss.item() == 0
+
+
+class TestPrecisionLoss:
+    def loss(self, error: float, precision: float) -> float:
+        """Of matches that are off by `error` px and say so with `precision` px^-2."""
+        stage = LiveRegistration().fine
+        truth = torch.full((1, 2, 5, 5), 1.0)
+        said = torch.tensor([precision, 0.0, precision]).view(1, 3, 1, 1).expand(1, 3, 5, 5)
+        return precision_loss(Matches(truth + error, said, torch.zeros(())), truth, stage).item()
+
+    def test_exact_beats_wrong(self) -> None:
+        assert self.loss(0.1, 1.0) < self.loss(1.0, 1.0) < self.loss(3.0, 1.0)
+
+    @pytest.mark.parametrize(("error", "honest", "liar"), [(0.1, 10.0, 0.1), (4.0, 0.1, 10.0)])
+    def test_saying_how_exact_beats_lying(self, error: float, honest: float, liar: float) -> None:
+        assert self.loss(error, honest) < self.loss(error, liar)
+
+
+class TestRendered:
+    def test_pairs_are_aligned_and_the_same_again(self, tmp_path: Path) -> None:
+        for name in ("a", "b"):
+            render_pairs(tmp_path / name, count=2, seed=3)
+        one, two = (load_pairs(tmp_path / name) for name in ("a", "b"))
+        for pair, again in zip(one, two, strict=True):
+            np.testing.assert_array_equal(pair.ir, again.ir)
+            np.testing.assert_array_equal(pair.vis, again.vis)
+            edges = [cv2.Laplacian(cv2.GaussianBlur(p, (0, 0), 2), cv2.CV_32F) for p in (pair.ir, pair.vis)]
+            moved = {
+                shift: np.abs(np.roll(edges[0], shift, axis=1) * edges[1]).mean() for shift in (-6, 0, 6)
+            }
+            assert max(moved, key=moved.__getitem__) == 0
 
 
 class TestLoop:

@@ -35,6 +35,11 @@ def add_parser(subparsers: Any) -> None:
         "--export", type=Path, metavar="FILE", help="train no further: write the best weights of the run here"
     )
     fusion.set_defaults(run=run_fusion)
+    render = what.add_parser("render", help="render pairs to train on: exactly aligned, day to night")
+    render.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="gets ir/ and vis/")
+    render.add_argument("--count", type=int, default=100, metavar="N", help="pairs (default: %(default)s)")
+    render.add_argument("--seed", type=int, default=7, metavar="N")
+    render.set_defaults(run=run_render)
     residuals = what.add_parser("residuals", help="how far the training pairs are off themselves")
     _data(residuals)
     residuals.add_argument("--config", type=Path, required=True, metavar="FILE", help="YAML; see configs/")
@@ -116,6 +121,14 @@ def run_fusion(args: argparse.Namespace) -> int:
     with Progress(disable=not sys.stderr.isatty()) as progress:
         loop.run(progress=progress)
     print(f"{args.folder}: {loop.step} steps, best score {loop.best:.3f}")
+    return 0
+
+
+def run_render(args: argparse.Namespace) -> int:
+    from streamfuse.training.rendered import render_pairs
+
+    render_pairs(args.out, count=args.count, seed=args.seed)
+    print(f"{args.out}: {args.count} pairs")
     return 0
 
 

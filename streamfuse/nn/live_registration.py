@@ -6,7 +6,8 @@ evidence is the correlation of bounded descriptors over a search window, weighte
 predicts from the visible picture (how much there is to match) and averaged over a neighbourhood; in the fine
 stage neighbours then correct each other. Its softmax, taken as a Gaussian and divided by what an uninformed
 cell would give, is a displacement with a 2 x 2 precision: an edge knows only its normal, a flat wall nothing.
-The field is then fitted to these (`registration/fit.py`).
+What a Gaussian in whole cells cannot say, the position within a cell above all, the fine stage's neighbours
+correct as well. The field is then fitted to these (`registration/fit.py`).
 
 Working pictures are locally normalised luma, float32 (B, 1, H, W), H and W multiples of `UNIT`.
 """
@@ -39,6 +40,8 @@ RESIDUAL_GAIN = 0.3
 """Of the default initialisation: blocks begin near the identity."""
 UNINFORMED = 0.02
 """Keeps the mean finite along a direction that nothing is known of."""
+TRUST = 4.0
+"""Natural logarithm: the surroundings change the precision of a match by no more than this."""
 MIN_VARIANCE = 0.03
 """Cells squared: no match of one neighbourhood is trusted beyond a sixth of a cell."""
 
@@ -158,7 +161,8 @@ class Context(nn.Module):
 class Consensus(nn.Module):
     """Evidence (B, h, w, K) plus what the evidence of the surroundings says about it; nothing at first.
 
-    `seen` (B, C, h, w): features of the fixed picture, which tell where one surface ends.
+    Beside it what the match read off that evidence is off by, (B, 3, h, w): displacement in cells, logarithm
+    of the precision. `seen` (B, C, h, w): features of the fixed picture, which tell where one surface ends.
     """
 
     def __init__(self, offsets: int, seen: int, hidden: int) -> None:
@@ -166,14 +170,15 @@ class Consensus(nn.Module):
         self.gather = nn.Conv2d(offsets + seen, hidden, 3, padding=1)
         self.weigh = nn.Conv2d(hidden, hidden, 3, padding=1)
         self.tell = nn.Conv2d(hidden, offsets, 3, padding=1)
-        nn.init.zeros_(self.tell.weight)
+        self.correct = nn.Conv2d(hidden, 3, 3, padding=1)
+        for start in (self.tell.weight, *self.correct.parameters()):
+            nn.init.zeros_(start)
 
-    def forward(self, evidence: Tensor, seen: Tensor) -> Tensor:
+    def forward(self, evidence: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
         likely = torch.log_softmax(evidence, dim=-1).permute(0, 3, 1, 2) + math.log(evidence.shape[-1])
         hidden = F.relu(self.gather(torch.cat([likely, seen], dim=1)))
-        hidden = hidden + self.weigh(hidden)
-        weighed: Tensor = evidence + self.tell(F.relu(hidden)).permute(0, 2, 3, 1)
-        return weighed
+        hidden = F.relu(hidden + self.weigh(hidden))
+        return evidence + self.tell(hidden).permute(0, 2, 3, 1), self.correct(hidden)
 
 
 class Stage(nn.Module):
@@ -228,13 +233,14 @@ class Stage(nn.Module):
         evidence = correlate(fixed, moving, self.config.radius).float()
         evidence = neighbourhood_mean(evidence, self.config.window, self.config.step)
         evidence = evidence * self.log_scale.exp()
+        correction: Tensor | None = None
         if self.consensus is not None:
             step = self.config.step
-            evidence = self.consensus(evidence, features_vis[:, :, ::step, ::step])
+            evidence, correction = self.consensus(evidence, features_vis[:, :, ::step, ::step])
         with full_precision(evidence):  # a variance is a small difference of large numbers
-            return self.decode(evidence.float())
+            return self.decode(evidence.float(), None if correction is None else correction.float())
 
-    def decode(self, logits: Tensor) -> Matches:
+    def decode(self, logits: Tensor, correction: Tensor | None = None) -> Matches:
         """Displacement and precision of every cell from its evidence.
 
         The softmax is the uniform prior of the window times a likelihood, all taken as Gaussians. So the
@@ -263,8 +269,12 @@ class Stage(nn.Module):
         sxx, sxy, syy = rebuild(*stretch)
         limit = self.config.radius + 1.0
         mean = torch.stack([sxx * mx + sxy * my, sxy * mx + syy * my], dim=1).clamp(-limit, limit)
+        precision = torch.stack(rebuild(*likelihood), dim=1)
+        if correction is not None:
+            mean = mean + correction[:, :2]
+            precision = precision * torch.exp(correction[:, 2:].clamp(-TRUST, TRUST))
         cell = self.config.cell
-        return Matches(mean * cell, torch.stack(rebuild(*likelihood), dim=1) / cell**2, logits)
+        return Matches(mean * cell, precision / cell**2, logits)
 
 
 def bounded(descriptors: Tensor) -> Tensor:

@@ -19,6 +19,24 @@ def tone(image: Plane, rng: np.random.Generator) -> Plane:
     return np.asarray(curve * span + rng.uniform(0, 255 - span), np.float32)
 
 
+def dim(image: Plane, rng: np.random.Generator) -> Plane:
+    """Too little light: few grey levels, much noise, whole numbers."""
+    low, high = np.percentile(image[::4, ::4], (1, 99))
+    span = rng.uniform(12, 60)
+    dark = np.clip((image - low) / max(high - low, 8.0), 0, 1.2) ** rng.uniform(1.0, 2.2) * span
+    dark += rng.uniform(0.5, 3.0) * rng.standard_normal(image.shape, dtype=np.float32)
+    return np.asarray(np.round(dark + rng.uniform(0, 30)), np.float32)
+
+
+def compress(image: Plane, rng: np.random.Generator) -> Plane:
+    """What a video codec leaves."""
+    quality = int(rng.integers(20, 90))
+    _, coded = cv2.imencode(
+        ".jpg", np.clip(image, 0, 255).astype(np.uint8), (cv2.IMWRITE_JPEG_QUALITY, quality)
+    )
+    return np.asarray(cv2.imdecode(coded, cv2.IMREAD_GRAYSCALE), np.float32)
+
+
 def blur(image: Plane, rng: np.random.Generator, *, most: float) -> Plane:
     """Defocus, or a softer sensor: Gaussian of up to `most` pixels."""
     return np.asarray(cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, most)), np.float32)
@@ -46,11 +64,16 @@ def occlude(image: Plane, other: Plane, rng: np.random.Generator) -> Plane:
 
 def photometric(image: Plane, rng: np.random.Generator, *, flip: float, softest: float) -> Plane:
     """A random change of look. flip: chance of reversed polarity; softest: strongest blur, pixels."""
-    if rng.random() < 0.6:
+    light = rng.random()
+    if light < 0.5:
         image = tone(image, rng)
+    elif light < 0.65:
+        image = dim(image, rng)
     if rng.random() < 0.2:
         image = blur(image, rng, most=softest)
     if rng.random() < 0.25:
         image = noise(image, rng, most=5.0)
+    if rng.random() < 0.2:
+        image = compress(image, rng)
     image = np.clip(image, 0, 255)
     return 255 - image if rng.random() < flip else image

@@ -35,6 +35,8 @@ NOISE_FLOOR = 0.1
 TRIMMED = 0.1
 """Share of the validation pairs, the worst, that do not decide which weights are kept: a few pairs are off by
 up to 8 px themselves, and one of them moves the mean by more than a thousand steps do."""
+VAGUE = 0.02
+"""Per cell squared: how little a match that knows nothing is taken to know, for the loss to stay finite."""
 SHOWN = 4
 """Validation pairs that are drawn."""
 
@@ -42,12 +44,15 @@ SHOWN = 4
 class RegistrationTraining(Options):
     """What `streamfuse train registration` reads.
 
-    folders: data sets, each with ir/ and vis/, relative to the data root. drop: stems that are not trained
+    folders: data sets, each with ir/ and vis/, relative to the data root; some of their pairs are held back.
+    also: more of them, of which none is held back. drop: stems that are not trained
     on. shape: (H, W) of a crop. residuals: what the pairs are off themselves (see `training/residuals.py`).
-    fit_from: step from which the error of the fit counts, beside that of the matches.
+    fit_from: step from which the error of the fit counts beside that of the matches, and, with
+    precision_weight, the likelihood of the fine matches under their own precision.
     """
 
     folders: Annotated[list[str], Bound(min_length=1)]
+    also: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
     terms: str = ""
     held_back: Annotated[int, Bound(ge=1)] = 24
@@ -57,13 +62,16 @@ class RegistrationTraining(Options):
     residuals: Path | None = None
     fit_from: Annotated[int, Bound(ge=0)] = 0
     fit_weight: Annotated[float, Bound(ge=0)] = 1.0
+    precision_weight: Annotated[float, Bound(ge=0)] = 0.3
     loop: LoopConfig
 
     def pairs(self, root: Path) -> tuple[list[Pair], list[Pair]]:
         """(training, validation) pairs. Raises DataError."""
         found = [pair for folder in self.folders for pair in load_pairs(root / folder, drop=self.drop)]
         train, held = split(found, held_back=self.held_back, seed=self.split_seed)
-        return (train if self.residuals is None else apply_residuals(train, self.residuals)), held
+        if self.residuals is not None:
+            train = apply_residuals(train, self.residuals)
+        return train + [pair for folder in self.also for pair in load_pairs(root / folder)], held
 
 
 def match_loss(matches: Matches, truth: Tensor, stage: Stage) -> Tensor:
@@ -82,6 +90,22 @@ def match_loss(matches: Matches, truth: Tensor, stage: Stage) -> Tensor:
     reachable = (wanted.abs().amax(-1) <= radius) & (x >= 0) & (y >= 0) & (x <= columns - 1) & (y <= rows - 1)
     share = reachable.float()
     return (entropy * share).sum() / share.sum().clamp_min(1)
+
+
+def precision_loss(matches: Matches, truth: Tensor, stage: Stage) -> Tensor:
+    """How unlikely the errors are under the matches' own precision: be right, and as sure as you are right.
+
+    Negative logarithm of a two-dimensional density with the tails of Laplace's.
+    truth: (B, 2, h, w), working pixels. A long error costs linearly: labels of real pairs have tails.
+    """
+    cell = stage.config.cell
+    ex, ey = ((matches.mean - truth) / cell).unbind(1)
+    xx, xy, yy = (matches.precision * cell**2).unbind(1)
+    xx, yy = xx + VAGUE, yy + VAGUE
+    length = torch.sqrt(xx * ex * ex + 2 * xy * ex * ey + yy * ey * ey + 0.01)
+    reach = (truth.abs().amax(1) <= stage.config.radius * cell).float()
+    loss = (length - 0.5 * torch.log((xx * yy - xy * xy).clamp_min(VAGUE**2))) * reach
+    return loss.sum() / reach.sum().clamp_min(1)
 
 
 class RegistrationTask:
@@ -123,6 +147,10 @@ class RegistrationTask:
             # In units of the fine stage's cell, so that the coarse stage does not shout it down.
             total = total + self.config.fit_weight * error / stage.config.shrink
             figures[f"{name}_error"] = error.item()
+            if stage.consensus is not None:
+                surprise = precision_loss(matches, truth, stage)
+                total = total + self.config.precision_weight * surprise
+                figures[f"{name}_surprise"] = surprise.item()
         return total, figures
 
     def _fit_error(self, name: str, stage: Stage, matches: Matches, truth: Tensor, penalty: Tensor) -> Tensor:
@@ -195,7 +223,7 @@ def export(config: RegistrationTraining, root: Path, folder: Path, to: Path, *, 
         dtype=torch.float16,
         provenance={
             "what": "weights of the live registration network, trained by streamfuse",
-            "data": config.folders,
+            "data": [*config.folders, *config.also],
             "terms": config.terms,
             "dropped_from_training": sorted(config.drop),
             "held_back": sorted(pair.name for pair in held),

@@ -22,9 +22,9 @@ from streamfuse.training.augment import Plane, occlude, photometric
 from streamfuse.training.data import Pair
 from streamfuse.training.deform import DeformationRange, Field, invert, random_field
 
-COARSE_EVERY = 4
+COARSE_EVERY = 6
 """Steps from one lesson of the coarse stage to the next: it learns faster, and less is asked of it."""
-SELF_SHARE = 0.07
+SELF_SHARE = 0.14
 """Share of samples where both pictures are of one modality: a lesson in precision, without label noise."""
 SELF_FLIP, IR_FLIP, VIS_FLIP = 0.5, 0.06, 0.03
 """How often polarity is reversed: cold on warm is as common as warm on cold, over a day."""
