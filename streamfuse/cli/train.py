@@ -63,7 +63,7 @@ def add_parser(subparsers: Any) -> None:
         "--config", type=Path, required=True, metavar="FILE", help="says which pairs are held back"
     )
     check.add_argument("--weights", default="live-registration", metavar="NAME|FILE")
-    check.add_argument("--passes", type=int, default=1, metavar="N", help="of the fine stage")
+    check.add_argument("--passes", type=int, default=2, metavar="N", help="of the fine stage")
     check.set_defaults(run=run_check)
     fusers = what.add_parser(
         "check-fusion",
@@ -164,8 +164,7 @@ def run_check(args: argparse.Namespace) -> int:
     from streamfuse.training.registration import RegistrationTraining
     from streamfuse.training.registration_check import check_registration
 
-    config = read_training(args.config, RegistrationTraining)
-    _, held = config.pairs(args.data)
+    held = read_training(args.config, RegistrationTraining).held(args.data)
     registrar = LiveRegistrar(LiveOptions(weights=args.weights, passes=args.passes))
     passed = True
     for figure in check_registration(registrar, held, args.data):

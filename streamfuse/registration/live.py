@@ -41,8 +41,9 @@ class LiveOptions(Options):
         LiveRegistration.NAME
     )
     passes: Annotated[
-        int, Field(ge=1, le=4, description="times the fine stage runs, each on a better warp")
-    ] = 1
+        int,
+        Field(ge=1, le=4, description="cold: times the fine stage runs, each on a better warp; warm: once"),
+    ] = 2
     precision: Annotated[
         Precision,
         Field(
@@ -204,7 +205,7 @@ class LiveRegistrar:
             held = start, torch.tensor([PRIOR_PRECISION * prior.confidence])
         fit: Fit | None = None
         precision = torch.empty(0)
-        for _ in range(self.options.passes):
+        for _ in range(self.options.passes if prior is None else 1):
             flow = geometry.working_flow(start)
             at = flow + geometry.pixels
             warped = sample(ir, at)

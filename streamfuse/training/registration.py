@@ -45,14 +45,14 @@ class RegistrationTraining(Options):
     """What `streamfuse train registration` reads.
 
     folders: data sets, each with ir/ and vis/, relative to the data root; some of their pairs are held back.
-    also: more of them, of which none is held back. drop: stems that are not trained
+    also: more of them, relative to the working folder, of which none is held back. drop: stems that are not trained
     on. shape: (H, W) of a crop. residuals: what the pairs are off themselves (see `training/residuals.py`).
     fit_from: step from which the error of the fit counts beside that of the matches, and, with
     precision_weight, the likelihood of the fine matches under their own precision.
     """
 
     folders: Annotated[list[str], Bound(min_length=1)]
-    also: tuple[str, ...] = ()
+    also: tuple[Path, ...] = ()
     drop: tuple[str, ...] = ()
     terms: str = ""
     held_back: Annotated[int, Bound(ge=1)] = 24
@@ -65,13 +65,20 @@ class RegistrationTraining(Options):
     precision_weight: Annotated[float, Bound(ge=0)] = 0.3
     loop: LoopConfig
 
+    def held(self, root: Path) -> list[Pair]:
+        """The validation pairs. Raises DataError."""
+        return self._split(root)[1]
+
     def pairs(self, root: Path) -> tuple[list[Pair], list[Pair]]:
         """(training, validation) pairs. Raises DataError."""
-        found = [pair for folder in self.folders for pair in load_pairs(root / folder, drop=self.drop)]
-        train, held = split(found, held_back=self.held_back, seed=self.split_seed)
+        train, held = self._split(root)
         if self.residuals is not None:
             train = apply_residuals(train, self.residuals)
-        return train + [pair for folder in self.also for pair in load_pairs(root / folder)], held
+        return train + [pair for folder in self.also for pair in load_pairs(folder)], held
+
+    def _split(self, root: Path) -> tuple[list[Pair], list[Pair]]:
+        found = [pair for folder in self.folders for pair in load_pairs(root / folder, drop=self.drop)]
+        return split(found, held_back=self.held_back, seed=self.split_seed)
 
 
 def match_loss(matches: Matches, truth: Tensor, stage: Stage) -> Tensor:
@@ -223,7 +230,7 @@ def export(config: RegistrationTraining, root: Path, folder: Path, to: Path, *, 
         dtype=torch.float16,
         provenance={
             "what": "weights of the live registration network, trained by streamfuse",
-            "data": [*config.folders, *config.also],
+            "data": [*config.folders, *map(str, config.also)],
             "terms": config.terms,
             "dropped_from_training": sorted(config.drop),
             "held_back": sorted(pair.name for pair in held),

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from streamfuse.frame import Image8
+from streamfuse.frame import Flow, Image8
 from streamfuse.metrics.registration import picture_endpoint_error
+from streamfuse.registration.blocks import BlocksOptions, BlocksRegistrar
 from streamfuse.registration.live import LiveRegistrar
+from streamfuse.registration.warp import to_flow
 from streamfuse.registration.working import pixel_grid, sample
 from streamfuse.training.data import Pair, load_pairs, read_grey
 from streamfuse.training.registration_cases import (
@@ -63,8 +65,11 @@ def check_registration(registrar: LiveRegistrar, held: Sequence[Pair], root: Pat
             yield from _judge(registrar, name, warp_truth(root / name), bound=bound)
     for name in ALIGNED_SETS:
         if (root / name).is_dir():
-            moved = [_mean_norm(estimate(registrar, p.ir, p.vis)) for p in load_pairs(root / name)]
-            yield Figure(f"{name}: mean displacement of aligned pairs", float(np.mean(moved)), 1.7)
+            pairs = load_pairs(root / name)
+            own = [estimate(registrar, p.ir, p.vis) for p in pairs]
+            moved = float(np.mean([_mean_norm(field) for field in own]))
+            yield Figure(f"{name}: mean displacement of aligned pairs", moved, 1.7)
+            yield Figure(f"{name}: of that, agreed on by blocks (rms)", _agreed(pairs, own))
 
 
 def _judge(
@@ -87,14 +92,27 @@ def _own_misalignment(
     registrar: LiveRegistrar, held: Sequence[Pair], cases: Sequence[Case]
 ) -> Iterator[Figure]:
     """What the pairs are off themselves, and how well a known warp on top of that is followed."""
-    own = [estimate(registrar, p.ir, p.vis) for p in map(stretched, held)]
+    pairs = [stretched(pair) for pair in held]
+    own = [estimate(registrar, p.ir, p.vis) for p in pairs]
     moved = float(np.mean([_mean_norm(field) for field in own]))
     yield Figure("validation: mean displacement of undeformed pairs (label floor)", moved, 1.7)
+    yield Figure("validation: of that, agreed on by blocks (rms)", _agreed(pairs, own))
     change = [
         distance(estimate(registrar, c.ir, c.vis), shifted_expectation(field, c.truth)).mean()
         for c, field in zip(cases, own, strict=True)
     ]
     yield Figure("validation: error of the change under a known extra warp", float(np.mean(change)), 1.0)
+
+
+def _agreed(pairs: Sequence[Pair], own: Sequence[Flow]) -> float:
+    """Root of the mean inner product of what this registrar and `blocks` find on undeformed pairs, affine
+    parts only: errors that two such different methods do not share cancel, what the pairs are off remains."""
+    blocks = BlocksRegistrar(BlocksOptions())
+    products = [
+        (affine_part(field) * affine_part(to_flow(blocks.register(p.ir, p.vis), p.ir.shape))).sum(-1).mean()
+        for p, field in zip(pairs, own, strict=True)
+    ]
+    return float(np.sqrt(max(0.0, float(np.mean(products)))))
 
 
 def _public(registrar: LiveRegistrar, folder: Path) -> Iterator[Figure]:

@@ -21,7 +21,6 @@ from streamfuse.registration.working import pixel_grid
 from streamfuse.training.data import Pair
 from streamfuse.training.registration_cases import field_of
 
-PASSES = 2
 Affine = npt.NDArray[np.float64]
 
 
@@ -45,7 +44,7 @@ def _affine_of(registrar: LiveRegistrar, pair: Pair) -> Affine:
 
 def estimate_residuals(network: LiveRegistration, pairs: Sequence[Pair]) -> dict[str, list[list[float]]]:
     """Affine residual (2, 3) of every pair by stem, in units of half a side, less what is common to all."""
-    registrar = LiveRegistrar(LiveOptions(passes=PASSES), network=network)
+    registrar = LiveRegistrar(LiveOptions(), network=network)
     found = {pair.name: _affine_of(registrar, pair) for pair in pairs}
     common = np.mean(list(found.values()), axis=0)
     return {name: (affine - common).tolist() for name, affine in found.items()}
