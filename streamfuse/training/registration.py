@@ -45,8 +45,9 @@ class RegistrationTraining(Options):
     """What `streamfuse train registration` reads.
 
     folders: data sets, each with ir/ and vis/, relative to the data root; some of their pairs are held back.
-    also: more of them, relative to the working folder, of which none is held back. drop: stems that are not trained
-    on. shape: (H, W) of a crop. residuals: what the pairs are off themselves (see `training/residuals.py`).
+    also: more of them, relative to the working folder, of which none is held back.
+    drop: stems that are not trained on. shape: (H, W) of a crop.
+    residuals: what the pairs are off themselves, as `training/residuals.py` finds.
     fit_from: step from which the error of the fit counts beside that of the matches, and, with
     precision_weight, the likelihood of the fine matches under their own precision.
     """

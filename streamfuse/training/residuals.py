@@ -1,9 +1,10 @@
-"""How far training pairs are off themselves, found by a network that was trained on them.
+"""How far training pairs are off themselves, found by two registrars that share nothing.
 
 Pairs of real cameras are aligned by hand to a pixel or two, and what they are off by is noise in every
 label. A network trained on many of them averages that noise out, so the affine part of what it finds in an
-*undeformed* pair is, mostly, the pair's own error; training on with it taken off sharpens the lesson. What
-all pairs have in common is left in: it may be the network's own bias.
+*undeformed* pair is, in part, the pair's own error; so is what `blocks`, which was never trained, finds.
+Their mean, shrunk by how far they can be believed, is taken off before training goes on. What all pairs have
+in common is left in: it may be a bias of the methods.
 """
 
 import json
@@ -16,24 +17,25 @@ import numpy.typing as npt
 
 from streamfuse.errors import DataError
 from streamfuse.nn.live_registration import LiveRegistration
+from streamfuse.registration.blocks import BlocksRegistrar
 from streamfuse.registration.live import LiveOptions, LiveRegistrar
+from streamfuse.registration.registrar import Registrar
+from streamfuse.registration.warp import to_flow
 from streamfuse.registration.working import pixel_grid
 from streamfuse.training.data import Pair
-from streamfuse.training.registration_cases import field_of
 
 Affine = npt.NDArray[np.float64]
 
 
-def _affine_of(registrar: LiveRegistrar, pair: Pair) -> Affine:
+def _affine_of(registrar: Registrar, pair: Pair) -> Affine:
     """Least-squares (2, 3) displacement, in units of half a side, of the mean of the pair and its mirror
     image.
     """
-    straight = field_of(registrar.register(pair.ir, pair.vis))
-    mirrored = field_of(
-        registrar.register(np.ascontiguousarray(pair.ir[:, ::-1]), np.ascontiguousarray(pair.vis[:, ::-1]))
-    )[:, ::-1] * np.array([-1, 1], np.float32)
-    field = (straight + mirrored) / 2
     rows, columns = pair.ir.shape
+    mirrored = (np.ascontiguousarray(picture[:, ::-1]) for picture in (pair.ir, pair.vis))
+    straight = to_flow(registrar.register(pair.ir, pair.vis), (rows, columns))
+    flipped = to_flow(registrar.register(*mirrored), (rows, columns))[:, ::-1] * np.array([-1, 1], np.float32)
+    field = (straight + flipped) / 2
     half = np.array([columns, rows], np.float32) / 2
     unit = np.concatenate(
         [pixel_grid((rows, columns)) / half - 1, np.ones((rows, columns, 1), np.float32)], -1
@@ -43,11 +45,20 @@ def _affine_of(registrar: LiveRegistrar, pair: Pair) -> Affine:
 
 
 def estimate_residuals(network: LiveRegistration, pairs: Sequence[Pair]) -> dict[str, list[list[float]]]:
-    """Affine residual (2, 3) of every pair by stem, in units of half a side, less what is common to all."""
-    registrar = LiveRegistrar(LiveOptions(), network=network)
-    found = {pair.name: _affine_of(registrar, pair) for pair in pairs}
-    common = np.mean(list(found.values()), axis=0)
-    return {name: (affine - common).tolist() for name, affine in found.items()}
+    """Affine residual (2, 3) of every pair by stem, in units of half a side, less what is common to all.
+
+    Two estimates a, b of t with independent errors: E[a b] = E[t^2], so the best multiple of their mean is
+    E[a b] / E[((a + b) / 2)^2] (Wiener).
+    """
+    registrars: list[Registrar] = [
+        LiveRegistrar(LiveOptions(), network=network),
+        BlocksRegistrar(BlocksRegistrar.Options()),
+    ]
+    found = np.array([[_affine_of(registrar, pair) for registrar in registrars] for pair in pairs])
+    found -= found.mean(axis=0)
+    mean = found.mean(axis=1)
+    believed = np.clip((found[:, 0] * found[:, 1]).sum() / max(float((mean * mean).sum()), 1e-12), 0, 1)
+    return {pair.name: (believed * affine).tolist() for pair, affine in zip(pairs, mean, strict=True)}
 
 
 def write_residuals(residuals: dict[str, list[list[float]]], path: Path) -> None:
