@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from streamfuse.errors import DataError
 from streamfuse.nn.live_registration import LiveRegistration
-from streamfuse.registration.blocks import BlocksRegistrar
+from streamfuse.registration import REGISTRARS
+from streamfuse.registration.blocks import BlocksOptions
 from streamfuse.registration.live import LiveOptions, LiveRegistrar
 from streamfuse.registration.registrar import Registrar
 from streamfuse.registration.warp import to_flow
@@ -50,10 +51,7 @@ def estimate_residuals(network: LiveRegistration, pairs: Sequence[Pair]) -> dict
     Two estimates a, b of t with independent errors: E[a b] = E[t^2], so the best multiple of their mean is
     E[a b] / E[((a + b) / 2)^2] (Wiener).
     """
-    registrars: list[Registrar] = [
-        LiveRegistrar(LiveOptions(), network=network),
-        BlocksRegistrar(BlocksRegistrar.Options()),
-    ]
+    registrars = (LiveRegistrar(LiveOptions(), network=network), REGISTRARS.load("blocks")(BlocksOptions()))
     found = np.array([[_affine_of(registrar, pair) for registrar in registrars] for pair in pairs])
     found -= found.mean(axis=0)
     mean = found.mean(axis=1)
