@@ -8,6 +8,9 @@ KEPT = 64
 """Frames looked back on: two seconds, as long as a change of rung or load takes to settle."""
 USUAL = 0.95
 """Quantile of what transport and work take: one hiccup must not shorten the wait for two seconds."""
+SPARE = 0.15
+"""Of the budget, left to whoever comes after: a wait that takes up all that work leaves would fill the room
+that a lower rung of the ladder has just made, and hold the ladder down."""
 LEAST_SHARE = 0.5
 """Of the budget that waiting keeps, whatever the work takes: where the budget cannot be kept, pairing nothing
 at all is no remedy."""
@@ -35,5 +38,6 @@ class WaitBudget:
         """The longest wait, counted from arrival; the whole budget before anything is known."""
         if not self._taken:
             return self._budget_ns
+        usable_ns = round((1 - SPARE) * self._budget_ns)
         usual_ns = sorted(self._taken)[round(USUAL * (len(self._taken) - 1))]
-        return max(round(LEAST_SHARE * self._budget_ns), self._budget_ns - usual_ns)
+        return max(round(LEAST_SHARE * self._budget_ns), usable_ns - usual_ns)
