@@ -54,11 +54,13 @@ class SoundSource:
         self._clock = clock
         self._closing = threading.Event()
         self._index = 0
+        self._opened_ns = 0
 
     def open(self) -> SourceInfo:
         self._camera.opened += 1
         self._closing.clear()
         self._index = 0
+        self._opened_ns = self._clock.now_ns()
         return SourceInfo(width=WIDTH, height=HEIGHT, fps=self.options.fps)
 
     def read(self) -> RawFrame | None:
@@ -66,7 +68,9 @@ class SoundSource:
         self._index += 1
         if index >= self.options.frames:
             return None
-        if self.live and self._clock.sleep_ns(NS_PER_S // self.options.fps, self._closing):
+        # By its own clock, as a camera does: on a busy machine a period each would fall behind for good.
+        due_ns = self._opened_ns + (index + 1) * NS_PER_S // self.options.fps
+        if self.live and self._clock.sleep_ns(max(0, due_ns - self._clock.now_ns()), self._closing):
             raise SourceInterrupted("closed")
         return self.make(index)
 
