@@ -291,7 +291,8 @@ class TestCommand:
         monkeypatch: pytest.MonkeyPatch,
         capsys: pytest.CaptureFixture[str],
     ) -> None:
-        monkeypatch.setattr(confidence, "CASES", 12)
+        monkeypatch.setattr(confidence, "FIT_SEEDS", range(100, 101))
+        monkeypatch.setattr(confidence, "RENDERED_FRAMES", 1)
         file = tmp_path / "train.yaml"
         file.write_text(yaml.safe_dump(config(steps=3, validate_every=3).model_dump(mode="json")))
         common = ["--config", str(file), "--data", str(root)]

@@ -46,9 +46,7 @@ def add_parser(subparsers: Any) -> None:
     residuals.add_argument("--weights", required=True, metavar="NAME|FILE", help="of the live registration")
     residuals.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help="JSON")
     residuals.set_defaults(run=run_residuals)
-    confidence = what.add_parser(
-        "confidence", help="fit the confidence of a classical registrar, and judge that of any"
-    )
+    confidence = what.add_parser("confidence", help="fit the confidence of a registrar, and judge it")
     _data(confidence)
     confidence.add_argument(
         "--config", type=Path, required=True, metavar="FILE", help="says which pairs are held back"

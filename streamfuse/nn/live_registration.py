@@ -330,7 +330,7 @@ class LiveRegistration(Network):
 
     `forward` runs one stage: the picture is warped in between. coarse_penalty, fine_penalty: logarithms of
     the strengths of ridge and bending. `confidence`: from the fit's evidence to the logit of "the mean error
-    is below 3 working pixels".
+    is below 2 px of a picture of 640 columns".
     """
 
     NAME = "live-registration"

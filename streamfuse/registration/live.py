@@ -152,7 +152,13 @@ class LiveRegistrar:
         """The field of an attempt for pictures of this shape."""
         with span("field"):
             flow = self._at(shape).full_flow(attempt.coefficients)
-        return Registration(status=Status.OK, confidence=attempt.confidence, flow=flow, warm=attempt.warm)
+        return Registration(
+            status=Status.OK,
+            confidence=attempt.confidence,
+            flow=flow,
+            warm=attempt.warm,
+            evidence=tuple(attempt.evidence.tolist()),
+        )
 
     @torch.inference_mode()
     def attempt(

@@ -1,4 +1,4 @@
-"""The confidence of the classical registrars, fitted and judged on pairs with known answers.
+"""The confidence of a registrar, fitted and judged on pairs with known answers.
 
 Pairs of pictures (real ones, and frames of rendered streets) get a known extra deformation as a rig has it
 (mostly affine, a little bend), and are spoilt by smoke, darkness, noise and blur; some do not belong
@@ -14,6 +14,8 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 from streamfuse.frame import Image8, Registration, Status
 from streamfuse.fusion.colour import luma
@@ -24,7 +26,6 @@ from streamfuse.registration.warp import to_flow
 from streamfuse.registration.working import pixel_grid, sample
 from streamfuse.synth.options import RigOptions, SceneOptions
 from streamfuse.synth.scene import Scene
-from streamfuse.training.confidence import logistic
 from streamfuse.training.data import Pair
 from streamfuse.training.deform import DeformationRange, compose, invert, random_field
 
@@ -45,6 +46,8 @@ FIT_SEEDS, JUDGE_SEEDS = range(100, 109), range(200, 206)
 RENDERED_FRAMES = 6
 RENDERED_EVERY_S = 0.8
 MAX_ERROR = 0.1
+DECAY = 1e-3
+STEPS = 400
 LIGHTS = ("day", "dusk", "night")
 
 
@@ -166,3 +169,20 @@ def fit_trust(cases: Sequence[Judged]) -> tuple[tuple[float, ...], float]:
     good = torch.tensor([case.good for case in cases], dtype=torch.float32)
     weights, bias = logistic(evidence, good)
     return tuple(round(float(w), 3) for w in weights), round(float(bias), 3)
+
+
+def logistic(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights and bias by full-batch descent on standardised features, folded back."""
+    mean, deviation = features.mean(0), features.std(0) + 1e-6
+    unit = (features - mean) / deviation
+    weight, bias = torch.zeros(features.shape[1], requires_grad=True), torch.zeros((), requires_grad=True)
+    optimiser = torch.optim.Adam([weight, bias], lr=0.05)
+    for _ in range(STEPS):
+        loss = (
+            F.binary_cross_entropy_with_logits(unit @ weight + bias, labels) + DECAY * weight.square().sum()
+        )
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    folded = weight.detach() / deviation
+    return folded, bias.detach() - folded @ mean
