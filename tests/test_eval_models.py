@@ -1,10 +1,12 @@
 """Registrars and fusers judged directly: the rows mean what they say, whatever the model."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from streamfuse.cli import main
 from streamfuse.errors import ConfigError, DataError
 from streamfuse.evaluation.judge import TRIVIAL_FUSIONS
 from streamfuse.evaluation.models import Pair, evaluate_models, make_fuser, make_registrar
@@ -13,7 +15,7 @@ from streamfuse.evaluation.report_html import render_html
 from streamfuse.evaluation.results import beaten_by_trivial
 from streamfuse.frame import Flow, Image8, Mask, Registration, Status
 from streamfuse.metrics.picture import grey_from_rgb
-from streamfuse.pictures import read_picture
+from streamfuse.pictures import read_picture, write_picture
 from streamfuse.registry import Options
 
 
@@ -127,3 +129,42 @@ def test_wrong_calls_are_explained(pair: Pair) -> None:
     cut = Pair(name="cut", ir=pair.ir[:-1], vis=pair.vis)
     with pytest.raises(DataError, match="cut: ir is"):
         evaluate_models([cut])
+
+
+class TestCommand:
+    @pytest.fixture
+    def folders(self, pair: Pair, tmp_path: Path) -> Path:
+        assert pair.ir_truth is not None
+        for folder, image in (("move", pair.ir), ("vis", pair.vis), ("ir", pair.ir_truth)):
+            (tmp_path / folder).mkdir()
+            write_picture(tmp_path / folder / "a.png", image)
+        return tmp_path
+
+    def command(self, folders: Path, *more: str) -> int:
+        given = ["--ir", folders / "move", "--vis", folders / "vis", "--ir-truth", folders / "ir", *more]
+        return main(["eval", "models", *map(str, given)])
+
+    def test_models_and_given_pictures_side_by_side(self, folders: Path) -> None:
+        file = folders / "figures.json"
+        asked = ["--registrars", "none", "--fusers", "laplacian", "--infrared", "truth", "--json", str(file)]
+        perfect = [f"--registered=perfect={folders / 'ir'}", f"--fused=infrared={folders / 'ir'}"]
+        assert self.command(folders, *asked, *perfect) == 0
+        means = json.loads(file.read_text())["mean"]
+        assert means["perfect"]["registration"]["NCC"] > means["none"]["registration"]["NCC"]
+        assert means["infrared"]["fusion"]["MI_ir"] > means["laplacian"]["fusion"]["MI_ir"]
+
+    @pytest.mark.parametrize(
+        ("wrong", "said"),
+        [
+            (["--registrars", "blokcs"], "blocks"),
+            (["--fused", "paper"], "NAME=DIR"),
+            (["--fused", "paper=nowhere"], "nowhere"),
+            (["--fusers", "guided", "--infrared", "blocks"], "unregistered"),
+            (["--fusers", "max"], "trivial"),
+        ],
+    )
+    def test_mistakes(
+        self, folders: Path, capsys: pytest.CaptureFixture[str], wrong: list[str], said: str
+    ) -> None:
+        assert self.command(folders, *wrong) == 2
+        assert said in capsys.readouterr().err

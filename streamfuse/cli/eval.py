@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from streamfuse.cli import _eval_motion
+from streamfuse.cli import _eval_models, _eval_motion
 
 DEFAULT_METHOD = "result"
 FAMILIES = ("fusion", "film", "registration", "epe", "temporal")
@@ -70,7 +70,9 @@ def add_parser(subparsers: Any) -> None:
         help="pictures a set on the page (default: %(default)s)",
     )
     parser.set_defaults(run=run)
-    _eval_motion.add_parser(parser.add_subparsers(title="special judgements", metavar="WHAT"))
+    special = parser.add_subparsers(title="special judgements", metavar="WHAT")
+    _eval_models.add_parser(special)
+    _eval_motion.add_parser(special)
 
 
 def run(args: argparse.Namespace) -> int:

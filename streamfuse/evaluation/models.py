@@ -5,7 +5,7 @@ as they are found, whatever their confidence: what the pipeline would do about i
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -17,16 +17,25 @@ from streamfuse.calibration.calibration import RigCalibration
 from streamfuse.config import describe_validation_error
 from streamfuse.errors import ConfigError, DataError
 from streamfuse.evaluation.judge import TRIVIAL_FUSIONS, UNREGISTERED, make_plan
-from streamfuse.evaluation.reading import Shot
+from streamfuse.evaluation.reading import Shot, read_shot
 from streamfuse.evaluation.results import Evaluation, SetResult
 from streamfuse.evaluation.runner import FAMILIES, Judges, Progress, Task, judge_shot, silent
 from streamfuse.evaluation.samples import spread_indices
-from streamfuse.evaluation.sets import FLOW_TRUTH, IR, IR_TRUTH, VIS, Stream
+from streamfuse.evaluation.sets import (
+    FLOW_TRUTH,
+    IR,
+    IR_TRUTH,
+    VIS,
+    EvaluationSet,
+    Stream,
+    find_material,
+)
 from streamfuse.frame import Flow, Image8, Mask, Registration
 from streamfuse.fusion import FUSERS
 from streamfuse.fusion.colour import luma, replace_luma
 from streamfuse.fusion.fuser import Fuser
 from streamfuse.metrics.panel import Family
+from streamfuse.metrics.picture import grey_from_rgb
 from streamfuse.registration import REGISTRARS
 from streamfuse.registration.registrar import Registrar
 from streamfuse.registration.warp import to_flow, warp_infrared
@@ -44,6 +53,7 @@ class Pair:
     ir_truth: uint8 (H, W), the infrared as a perfect registration leaves it.
     flow_truth: the pull field such a registration finds, float32 (H, W, 2), (dx, dy) in pixels; `known`
     says where it is known, bool (H, W); None: everywhere.
+    registered, fused: what other methods, by name, have made of the pair.
     """
 
     name: str
@@ -52,6 +62,32 @@ class Pair:
     ir_truth: Image8 | None = None
     flow_truth: Flow | None = None
     known: npt.NDArray[np.bool_] | None = None
+    registered: Mapping[str, Image8] = field(default_factory=dict)
+    fused: Mapping[str, Image8] = field(default_factory=dict)
+
+
+def read_pairs(given: EvaluationSet) -> list[Pair]:
+    """The pairs of a set of picture folders. Raises DataError."""
+    material = find_material(given)
+    if material.kind != "pictures":
+        raise DataError(f"vis: {given.vis} holds clips; models are run on folders of pictures")
+    return [_pair(read_shot(item)) for item in material.items]
+
+
+def _pair(shot: Shot) -> Pair:
+    def of(role: str) -> dict[str, Image8]:
+        return {stream.method: image for stream, image in shot.images.items() if stream.role == role}
+
+    return Pair(
+        name=shot.name,
+        ir=grey_from_rgb(shot.images[IR]),
+        vis=shot.images[VIS],
+        ir_truth=shot.images.get(IR_TRUTH),
+        flow_truth=shot.flows.get(FLOW_TRUTH),
+        known=shot.known,
+        registered=of("registered"),
+        fused=of("fused"),
+    )
 
 
 def make_registrar(kind: str, *, device: str = "cpu", **options: Any) -> Registrar:
@@ -110,6 +146,8 @@ def evaluate_models(
     if not pairs:
         raise DataError("there are no pairs to evaluate on")
     for row in (*registrars, *fusers):
+        if row in pairs[0].registered or row in pairs[0].fused:
+            raise ConfigError(f"{row!r} is the name of a model and of given pictures; rename one")
         if row in (*TRIVIAL_FUSIONS, UNREGISTERED, TRUTH):
             raise ConfigError(f"{row!r} is the name of a trivial method; call yours something else")
     source = _source(infrared, registrars, pairs[0])
@@ -121,7 +159,8 @@ def evaluate_models(
     wants_fusion = bool({"fusion", "film"} & set(families))
     plan = make_plan(first, unregistered=unregistered, trivial=trivial and wants_fusion, infrared=source)
     shown = set(spread_indices(len(pairs), samples))
-    result = SetResult(name, "pictures", tuple(dict.fromkeys((*registrars, *fusers))))
+    rows = dict.fromkeys((*registrars, *pairs[0].registered, *fusers, *pairs[0].fused))
+    result = SetResult(name, "pictures", tuple(rows))
 
     def tasks() -> Iterator[Task]:
         for index, pair in enumerate(pairs):
@@ -146,8 +185,8 @@ def _source(infrared: str, registrars: Mapping[str, Registrar], pair: Pair) -> S
 
 
 def _streams(pair: Pair, registrars: Iterable[str], fusers: Iterable[str]) -> list[Stream]:
-    streams = [IR, VIS, *(Stream("registered", row) for row in registrars)]
-    streams += [Stream("fused", row) for row in fusers]
+    streams = [IR, VIS, *(Stream("registered", row) for row in (*registrars, *pair.registered))]
+    streams += [Stream("fused", row) for row in (*fusers, *pair.fused)]
     if pair.ir_truth is not None:
         streams.append(IR_TRUTH)
     if pair.flow_truth is not None:
@@ -164,6 +203,8 @@ def _shot(
             raise DataError(f"{pair.name}: {what} is {array.shape[:2]}, vis is {shape}")
     y = luma(pair.vis)
     images: dict[Stream, Image8] = {IR: pair.ir, VIS: pair.vis}
+    images |= {Stream("registered", row): image for row, image in pair.registered.items()}
+    images |= {Stream("fused", row): image for row, image in pair.fused.items()}
     flows: dict[Stream, Flow] = {}
     valid: dict[Stream, Mask] = {}
     if pair.ir_truth is not None:
