@@ -93,7 +93,7 @@ class LiveEstimator:
 
     def _refine(self, scene: Scene, start: Tensor, held: tuple[Tensor, Tensor] | None) -> Found:
         fit: Fit | None = None
-        for _ in range(self._passes):
+        for _ in range(self._passes if held is None else 1):
             flow = self._working_rows @ start @ self._working_columns.T
             at = self._pixels + flow.permute(0, 2, 3, 1)
             warped = whole(pull(scene.ir, at, "bilinear"))
