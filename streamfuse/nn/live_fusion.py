@@ -95,7 +95,7 @@ class LiveFusion(Network):
         """The fused picture by what was decided (`decide`), with the means of the same pictures (`look`)."""
         rows, columns = ir.shape[2:]
         cells = F.avg_pool2d(means, CELL // SAMPLE)
-        lost = F.avg_pool2d(cells[:, 2:] - cells[:, [1, 0]], LOW, 1, LOW // 2, count_include_pad=False)
+        lost = F.avg_pool2d(cells[:, 2:] - cells[:, :2].flip(1), LOW, 1, LOW // 2, count_include_pad=False)
         lifted = F.relu(lost - lost.new_tensor([DROP, 0.0]).view(1, 2, 1, 1))
         maps = F.interpolate(
             torch.cat([_share(decided), lifted], 1), scale_factor=CELL, mode="bilinear", align_corners=False
