@@ -96,7 +96,7 @@ class LiveFusion(Network):
         rows, columns = ir.shape[2:]
         cells = F.avg_pool2d(means, CELL // SAMPLE)
         lost = F.avg_pool2d(cells[:, 2:] - cells[:, :2].flip(1), LOW, 1, LOW // 2, count_include_pad=False)
-        lifted = F.relu(lost - lost.new_tensor([DROP, 0.0]).view(1, 2, 1, 1))
+        lifted = F.relu(torch.cat([lost[:, :1] - DROP, lost[:, 1:]], dim=1))
         maps = F.interpolate(
             torch.cat([_share(decided), lifted], 1), scale_factor=CELL, mode="bilinear", align_corners=False
         )[:, :, :rows, :columns]
