@@ -135,8 +135,7 @@ def run_residuals(args: argparse.Namespace) -> int:
     from streamfuse.training.registration import RegistrationTraining, load_live
     from streamfuse.training.residuals import estimate_residuals, write_residuals
 
-    config = read_training(args.config, RegistrationTraining)
-    train, _ = config.pairs(args.data)
+    train, _ = read_training(args.config, RegistrationTraining).split_pairs(args.data)
     residuals = estimate_residuals(load_live(args.weights), train)
     write_residuals(residuals, args.out)
     print(f"{args.out}: {len(residuals)} pairs")
@@ -149,7 +148,7 @@ def run_confidence(args: argparse.Namespace) -> int:
     from streamfuse.training.registration import RegistrationTraining
     from streamfuse.training.trust import confidence_lines
 
-    train, held = read_training(args.config, RegistrationTraining).pairs(args.data)
+    train, held = read_training(args.config, RegistrationTraining).split_pairs(args.data)
     kind = REGISTRARS.load(args.model)
     lines, passed = confidence_lines(kind(kind.Options(), device="cpu"), train, held)
     print("\n".join(lines))

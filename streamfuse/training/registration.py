@@ -68,16 +68,17 @@ class RegistrationTraining(Options):
 
     def held(self, root: Path) -> list[Pair]:
         """The validation pairs. Raises DataError."""
-        return self._split(root)[1]
+        return self.split_pairs(root)[1]
 
     def pairs(self, root: Path) -> tuple[list[Pair], list[Pair]]:
         """(training, validation) pairs. Raises DataError."""
-        train, held = self._split(root)
+        train, held = self.split_pairs(root)
         if self.residuals is not None:
             train = apply_residuals(train, self.residuals)
         return train + [pair for folder in self.also for pair in load_pairs(folder)], held
 
-    def _split(self, root: Path) -> tuple[list[Pair], list[Pair]]:
+    def split_pairs(self, root: Path) -> tuple[list[Pair], list[Pair]]:
+        """(training, validation) pairs of `folders`, as they are. Raises DataError."""
         found = [pair for folder in self.folders for pair in load_pairs(root / folder, drop=self.drop)]
         return split(found, held_back=self.held_back, seed=self.split_seed)
 
@@ -219,7 +220,7 @@ def export(config: RegistrationTraining, root: Path, folder: Path, to: Path, *, 
     best = folder / "best.safetensors"
     if not best.is_file():
         raise DataError(f"{folder}: no best.safetensors, the run has not been validated yet")
-    train, held = config.pairs(root)
+    train, held = config.split_pairs(root)
     network = LiveRegistration()
     network.load_state_dict(load_file(best))
     calibration = calibrate_confidence(network, train, seed=config.loop.seed)
