@@ -220,6 +220,7 @@ def export(config: RegistrationTraining, root: Path, folder: Path, to: Path, *, 
     best = folder / "best.safetensors"
     if not best.is_file():
         raise DataError(f"{folder}: no best.safetensors, the run has not been validated yet")
+    to.parent.mkdir(parents=True, exist_ok=True)
     train, held = config.split_pairs(root)
     network = LiveRegistration()
     network.load_state_dict(load_file(best))
