@@ -25,7 +25,7 @@ from streamfuse.registration.options import TemporalOptions
 from streamfuse.registry import Options, Registry
 from streamfuse.sinks import SINKS
 
-DEFAULT_REGISTRAR = "blocks"
+DEFAULT_REGISTRAR = "live"
 DEFAULT_FUSER = "laplacian"
 
 

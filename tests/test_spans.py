@@ -39,6 +39,8 @@ def test_a_profiled_run_shows_every_stage_on_its_thread(tmp_path: Path) -> None:
         str(tmp_path / "out.mkv"),
         "--set",
         "worker.device=cpu",
+        "--set",
+        "registration.model=blocks",
         "--end",
         "0.2",
     ]

@@ -14,7 +14,6 @@ from types import FrameType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from streamfuse.clock import NS_PER_S, RealClock
-from streamfuse.config import DEFAULT_FUSER, DEFAULT_REGISTRAR
 from streamfuse.errors import SinkError
 from streamfuse.frame import FusedFrame, Rung
 from streamfuse.pipeline import Pipeline
@@ -162,6 +161,9 @@ def frame_progress(pipeline: Pipeline, *, each: Callable[[FusedFrame], None] | N
                 each(frame)
 
 
+FAST = "--set registration.model=blocks --set fusion.model=laplacian"
+
+
 def slow_advice(frame: FusedFrame, total: int | None) -> str:
     """What to say when this run will take longer than a coffee; empty otherwise."""
     seconds = frame.latencies_ns["register_and_fuse"] / NS_PER_S
@@ -169,5 +171,5 @@ def slow_advice(frame: FusedFrame, total: int | None) -> str:
         return ""
     return (
         f"about {seconds * total / 60:.0f} minutes for {total} frames at {seconds:.1f} s a frame; "
-        f"the fast choice is --set registration.model={DEFAULT_REGISTRAR} --set fusion.model={DEFAULT_FUSER}"
+        f"the fast choice is {FAST}"
     )

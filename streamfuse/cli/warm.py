@@ -26,7 +26,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="SEED",
         help="a rendered street, truth known",
     )
-    parser.add_argument("--model", default="blocks", metavar="NAME", help="registrar (default: %(default)s)")
+    parser.add_argument("--model", default="live", metavar="NAME", help="registrar (default: %(default)s)")
     parser.add_argument(
         "--frames", type=int, metavar="N", help="of each clip, spread over it (default: all; rendered: 45)"
     )
