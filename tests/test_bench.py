@@ -136,3 +136,16 @@ def test_ten_minutes_at_speed_take_no_more_memory() -> None:
     assert row.offline.dropped == 0
     assert row.offline.growth_mib_per_min < 1
     assert row.offline.peak_mib < 1228
+
+
+def test_a_network_without_weights_of_its_own_is_given_some(
+    shared_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ["bench", "models", "--model", "mepma", "--size", "48x32", "--repeats", "1"]
+    assert main(args) == 2
+    assert "weights" in capsys.readouterr().err
+    weights = shared_data / "golden" / "mepma" / "checkpoint.safetensors"
+    assert main([*args, "--weights", str(weights)]) == 0
+    printed = capsys.readouterr().out
+    assert "mepma" in printed
+    assert "bfloat16" in printed

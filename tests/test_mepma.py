@@ -174,8 +174,8 @@ def test_weights_of_another_kind(tmp_path: Path) -> None:
 
 
 def test_half_floats_need_a_gpu(weights: str) -> None:
-    with pytest.raises(ConfigError, match="fp16 needs a CUDA device"):
-        MepmaModel(MepmaOptions(weights=weights, precision="fp16"), device="cpu")
+    with pytest.raises(ConfigError, match="float16 needs a CUDA device"):
+        MepmaModel(MepmaOptions(weights=weights, precision="float16"), device="cpu")
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "toaster"])
@@ -195,7 +195,7 @@ def test_bfloat16_is_close_and_slow_cpus_are_named(
 ) -> None:
     monkeypatch.setattr("streamfuse.registration.mepma._cpu_computes_bf16", lambda: native)
     with caplog.at_level(logging.WARNING, logger="streamfuse"):
-        reduced = MepmaModel(MepmaOptions(weights=weights, precision="bf16"), device="cpu")
+        reduced = MepmaModel(MepmaOptions(weights=weights, precision="bfloat16"), device="cpu")
     assert ("no bfloat16" in caplog.text) is not native
     if native:
         return

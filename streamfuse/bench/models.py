@@ -19,6 +19,7 @@ from streamfuse.frame import Frame, FramePair, Image8, Registration
 from streamfuse.fusion import FUSERS
 from streamfuse.registration import REGISTRARS
 from streamfuse.registration.warp import to_flow
+from streamfuse.registry import Options
 from streamfuse.threads import use_threads
 
 DEFAULT_MODELS = ("live", "blocks", "ecc", "dis", "laplacian")
@@ -72,6 +73,7 @@ def bench_models(
     repeats: int = 25,
     threads: int | None = None,
     device: str = "cpu",
+    weights: str | None = None,
     clock: Clock,
 ) -> list[ModelRow]:
     """Time models at several sizes, all of one size in turns.
@@ -80,6 +82,7 @@ def bench_models(
         pictures: infrared and visible luma, uint8 (H, W), of one scene; they are brought to each size.
         models: kinds of registrars and fusers (both, where a name is of both), or `dis`.
         sizes: (width, height).
+        weights: of the networks that come without.
 
     Raises:
         ConfigError: an unknown model. WeightsError: a network without weights.
@@ -87,7 +90,7 @@ def bench_models(
     rows: list[ModelRow] = []
     for width, height in sizes:
         ir, vis = (np.asarray(cv2.resize(picture, (width, height)), np.uint8) for picture in pictures)
-        cases = [case for model in models for case in _cases(model, ir, vis, device)]
+        cases = [case for model in models for case in _cases(model, ir, vis, device, weights)]
         restore = use_threads(threads)
         try:
             results = [case.call() for case in cases]
@@ -114,41 +117,42 @@ def bench_models(
     return rows
 
 
-def _cases(model: str, ir: Image8, vis: Image8, device: str) -> Iterator[_Case]:
+def _cases(model: str, ir: Image8, vis: Image8, device: str, weights: str | None) -> Iterator[_Case]:
     if model == DIS:
         flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
         yield _Case(DIS, "cold", "8 bit", partial(flow.calc, vis, ir, None))
         return
     fuses = model in FUSERS.names()
     if not fuses or model in REGISTRARS.names():
-        for precision, made in _variants(REGISTRARS.load(model), device):
+        for precision, made in _variants(REGISTRARS.load(model), device, weights):
             cold: Registration = made.register(ir, vis)
             yield _Case(model, "cold", precision, partial(made.register, ir, vis))
             yield _Case(model, "warm", precision, partial(made.register, ir, vis, prior=cold))
     if fuses:
-        for precision, made in _variants(FUSERS.load(model), device):
+        for precision, made in _variants(FUSERS.load(model), device, weights):
             yield _Case(model, "fuse", precision, partial(made.fuse, ir, vis))
     if device != "cpu" and model in REGISTRARS.names():
-        yield from _stream_cases(model, ir, vis, device)
+        yield from _stream_cases(model, ir, vis, device, weights)
 
 
-def _stream_cases(model: str, ir: Image8, vis: Image8, device: str) -> Iterator[_Case]:
+def _stream_cases(model: str, ir: Image8, vis: Image8, device: str, weights: str | None) -> Iterator[_Case]:
     """A stream of one pair through the device worker, where the registrar can live there."""
     from streamfuse.device.build import lives_on_device
     from streamfuse.device.worker import DeviceWorker
 
     kind = model if model in FUSERS.names() else "max"
-    fusion = Component(kind, FUSERS.load(kind).Options())
+    fuser = FUSERS.load(kind).Options
+    fusion = Component(kind, fuser(**_own(fuser, weights)))
     stamps: dict[str, Any] = {"seq": 0, "t_capture": 0, "t_arrival": 0}
     frames = {"ir": Frame(stream="ir", image=ir, **stamps), "vis": Frame(stream="vis", image=vis, **stamps)}
     pair = FramePair(ir=frames["ir"], vis=frames["vis"], driver="vis")
     for precision in PRECISIONS:
         options = REGISTRARS.load(model).Options
-        if "precision" not in options.model_fields or not lives_on_device(
-            Component(model, options()), fusion
-        ):
+        if "precision" not in options.model_fields:
             return
-        registration = Component(model, options(precision=precision))
+        registration = Component(model, options(precision=precision, **_own(options, weights)))
+        if not lives_on_device(registration, fusion):
+            return
         worker = DeviceWorker(registration, fusion, device=device)
 
         def stream(worker: DeviceWorker = worker) -> Image8:
@@ -158,13 +162,20 @@ def _stream_cases(model: str, ir: Image8, vis: Image8, device: str) -> Iterator[
         yield _Case(model, f"{STREAM_FRAMES} frames", precision, stream)
 
 
-def _variants(cls: Any, device: str) -> Iterator[tuple[str, Any]]:
+def _variants(cls: Any, device: str, weights: str | None) -> Iterator[tuple[str, Any]]:
     """A component in each precision it knows."""
+    own = _own(cls.Options, weights)
     if "precision" not in cls.Options.model_fields:
-        yield "8 bit", cls(cls.Options(), device=device)
+        yield "8 bit", cls(cls.Options(**own), device=device)
         return
     for precision in PRECISIONS:
-        yield precision, cls(cls.Options(precision=precision), device=device)
+        yield precision, cls(cls.Options(precision=precision, **own), device=device)
+
+
+def _own(options: type[Options], weights: str | None) -> dict[str, str]:
+    """The weights as an option, where a network needs to be given some."""
+    known = options.model_fields.get("weights")
+    return {} if weights is None or known is None or known.default is not None else {"weights": weights}
 
 
 def _difference(one: Any, other: Any) -> float:

@@ -23,6 +23,7 @@ def add_parser(subparsers: Any) -> None:
     models.add_argument("--repeats", type=_positive, default=25, metavar="N", help="default: %(default)s")
     models.add_argument("--threads", type=_positive, metavar="N", help="default: the cores but one")
     models.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1; default: cpu")
+    models.add_argument("--weights", metavar="FILE", help="of networks that come without: mepma")
     pipeline = actions.add_parser(
         "pipeline",
         help="whole runs, file to H.264 file, each in a process of its own",
@@ -78,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
             repeats=args.repeats,
             threads=args.threads,
             device=args.device,
+            weights=args.weights,
             clock=RealClock(),
         )
         tables, bars = [report.model_table(rows)], report.model_bars(rows)

@@ -38,7 +38,7 @@ WHOLLY_VALID = 0.999
 
 logger = logging.getLogger(__name__)
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class MepmaOptions(Options):
@@ -47,8 +47,9 @@ class MepmaOptions(Options):
     weights: str | None = Field(
         None, description="weight file (see `streamfuse weights import`); none come with the package"
     )
-    precision: Literal["fp32", "bf16", "fp16"] = Field(
-        "fp32", description="of convolutions and matrix products; fields are always float32; fp16: CUDA only"
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32",
+        description="of convolutions and matrix products; fields are always float32; float16: CUDA only",
     )
 
 
@@ -63,11 +64,13 @@ class MepmaModel:
 
     def __init__(self, options: MepmaOptions, *, device: str = "cpu") -> None:
         kind = device.partition(":")[0]
-        if options.precision == "fp16" and kind != "cuda":
-            raise ConfigError(f"mepma.precision: fp16 needs a CUDA device, not {device!r}; use bf16 or fp32")
-        if options.precision == "bf16" and kind == "cpu" and not _cpu_computes_bf16():
+        if options.precision == "float16" and kind != "cuda":
+            raise ConfigError(
+                f"mepma.precision: float16 needs a CUDA device, not {device!r}; use bfloat16 or float32"
+            )
+        if options.precision == "bfloat16" and kind == "cpu" and not _cpu_computes_bf16():
             logger.warning(
-                "this CPU has no bfloat16 arithmetic: mepma will be several times slower than fp32"
+                "this CPU has no bfloat16 arithmetic: mepma will be several times slower than in float32"
             )
         network = load_model(MEPMA.NAME, weights=options.weights, device=device)
         assert isinstance(network, MEPMA)
