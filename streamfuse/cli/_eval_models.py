@@ -36,10 +36,8 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from streamfuse.cli.eval import report
     from streamfuse.evaluation.models import evaluate_models, make_fuser, make_registrar, read_pairs
-    from streamfuse.evaluation.report_html import write_html
-    from streamfuse.evaluation.report_terminal import print_tables
-    from streamfuse.evaluation.results import write_csv, write_json
     from streamfuse.evaluation.sets import EvaluationSet
 
     given = EvaluationSet(
@@ -58,11 +56,7 @@ def run(args: argparse.Namespace) -> int:
         name=args.vis.resolve().parent.name,
         samples=args.pictures if args.html else 0,
     )
-    print_tables(evaluation)
-    for path, write in ((args.json, write_json), (args.csv, write_csv), (args.html, write_html)):
-        if path is not None:
-            write(evaluation, path)
-            print(f"written: {path}")
+    report(evaluation, args)
     return 0
 
 

@@ -78,9 +78,6 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from streamfuse.evaluation.report_html import write_html
-    from streamfuse.evaluation.report_terminal import print_tables
-    from streamfuse.evaluation.results import write_csv, write_json
     from streamfuse.evaluation.runner import evaluate
 
     sets = _sets(args)
@@ -109,12 +106,21 @@ def run(args: argparse.Namespace) -> int:
             jobs=args.jobs,
             progress=tell,
         )
+    report(evaluation, args)
+    return 0
+
+
+def report(evaluation: Any, args: argparse.Namespace) -> None:
+    """Print the tables and write what was asked for by --json, --csv and --html."""
+    from streamfuse.evaluation.report_html import write_html
+    from streamfuse.evaluation.report_terminal import print_tables
+    from streamfuse.evaluation.results import write_csv, write_json
+
     print_tables(evaluation)
     for path, write in ((args.json, write_json), (args.csv, write_csv), (args.html, write_html)):
         if path is not None:
             write(evaluation, path)
             print(f"written: {path}")
-    return 0
 
 
 def _sets(args: argparse.Namespace) -> dict[str, Any]:
