@@ -41,7 +41,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     from streamfuse.errors import ConfigError
     from streamfuse.evaluation.warm import measure
-    from streamfuse.evaluation.warm_report import figures, reliability_lines, write_json
+    from streamfuse.evaluation.warm_report import enlarged, figures, reliability_lines, write_json
     from streamfuse.pictures import write_picture
     from streamfuse.registration import REGISTRARS
 
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
             if args.columns is not None:
                 args.columns.mkdir(parents=True, exist_ok=True)
                 name = f"{report.name}-{'drifting' if drifting else 'standing'}.png"
-                write_picture(args.columns / name, report.column)
+                write_picture(args.columns / name, enlarged(report.column))
     lines, calibrated = reliability_lines(reports)
     print("\n" + "\n".join(lines))
     if args.json is not None:

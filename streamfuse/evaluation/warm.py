@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -125,7 +126,7 @@ def measure(
     options = options or TemporalOptions()
     added = Added(footage.shape, seed=seed, drifting=drifting, frames=len(footage.pairs))
     own = _Own(footage, registrar, options)
-    rows = footage.shape[0]
+    rows, telling = footage.shape[0], _telling_column(footage.pairs[0][0])
     report = WarmReport(
         name=footage.name,
         deformation_px=added.length,
@@ -155,8 +156,8 @@ def measure(
         report.status.append(used.status)
         report.events.update(used.events)
         report.unregistered.append(truth_warm.error(identity(Status.OFF, "")))
-        report.column[:rows, number] = _column(moved, cold)
-        report.column[rows:, number] = _column(moved, used)
+        report.column[:rows, number] = _column(moved, cold, telling)
+        report.column[rows:, number] = _column(moved, used, telling)
         if own.clear[number] and own.clear[:number].sum() % every == 0:
             for errors, start in ((report.right_start, undone), (report.wrong_start, -undone)):
                 prior = Registration(status=Status.OK, confidence=0.9, flow=start)
@@ -256,8 +257,15 @@ def _median(fields: Sequence[Flow], sound: Sequence[bool]) -> Flow:
     return np.asarray(np.median(np.stack(fields)[np.asarray(sound)], axis=0), np.float32)
 
 
-def _column(ir: Image8, registration: Registration) -> Image8:
-    """The middle column of the registered infrared, uint8 (H,)."""
+def _telling_column(ir: Image8) -> int:
+    """The column in the middle half of a picture with the most edges across it."""
+    middle = slice(ir.shape[1] // 4, -(ir.shape[1] // 4))
+    edges = np.abs(cv2.Sobel(ir, cv2.CV_32F, 0, 1)).sum(axis=0)
+    return ir.shape[1] // 4 + int(np.argmax(edges[middle]))
+
+
+def _column(ir: Image8, registration: Registration, x: int) -> Image8:
+    """Column x of the registered infrared, uint8 (H,)."""
     rows = np.arange(ir.shape[0], dtype=np.float32)
-    at = np.stack([np.full_like(rows, ir.shape[1] // 2), rows], axis=-1)[:, None]
+    at = np.stack([np.full_like(rows, x), rows], axis=-1)[:, None]
     return np.asarray(sample(ir, at + field_at(registration, at)), np.uint8)[:, 0]

@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from streamfuse.evaluation.warm import WarmReport
+from streamfuse.frame import Image8
 from streamfuse.metrics.reliability import calibration_error, reliability_curve
 
 EQUAL_COMPUTE, TIME_RATIO, JITTER_RATIO = 0.8, 0.6, 0.5
 OK_SHARE, HELD_ERROR_PX, HARM_PX = 0.95, 1.0, 0.5
 CALIBRATION_ERROR, CALIBRATION_CASES = 0.1, 500
+PICTURE_WIDTH = 960
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,3 +101,9 @@ def write_json(reports: Sequence[WarmReport], path: Path) -> None:
         for report in reports
     ]
     path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+def enlarged(column: Image8) -> Image8:
+    """`WarmReport.column` for the eye: frames side by side to PICTURE_WIDTH, rows twice as high."""
+    wide = max(1, PICTURE_WIDTH // column.shape[1])
+    return np.asarray(cv2.resize(column, None, fx=wide, fy=2, interpolation=cv2.INTER_NEAREST), np.uint8)
