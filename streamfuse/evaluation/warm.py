@@ -261,7 +261,8 @@ def _telling_column(ir: Image8) -> int:
     """The column in the middle half of a picture with the most edges across it."""
     middle = slice(ir.shape[1] // 4, -(ir.shape[1] // 4))
     edges = np.abs(cv2.Sobel(ir, cv2.CV_32F, 0, 1)).sum(axis=0)
-    return ir.shape[1] // 4 + int(np.argmax(edges[middle]))
+    first: int = ir.shape[1] // 4
+    return first + int(np.argmax(edges[middle]))
 
 
 def _column(ir: Image8, registration: Registration, x: int) -> Image8:
