@@ -1,12 +1,19 @@
 """`streamfuse train`: train a network, write its weights, measure what it can do."""
 
 import argparse
+import importlib
 import sys
 from pathlib import Path
 from typing import Any
 
 DATA = Path("../shared/data")
 CHECK_FAILED = 1
+NETWORKS = {
+    "registration": "the live registration network",
+    "fusion": "the live fusion network",
+    "mepma": "the ME-PMA network: fusion first, then its alignment",
+}
+"""Each has a recipe in the module of its name in `streamfuse.training`."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -17,24 +24,19 @@ def add_parser(subparsers: Any) -> None:
         "become a weight file, with its provenance beside it, by --export.",
     )
     what = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
-    registration = what.add_parser("registration", help="the live registration network")
-    _data(registration)
-    registration.add_argument("--config", type=Path, required=True, metavar="FILE", help="YAML; see configs/")
-    registration.add_argument("--run", type=Path, required=True, metavar="DIR", dest="folder", help="the run")
-    registration.add_argument("--weights", metavar="NAME|FILE", help="start from these weights")
-    registration.add_argument(
-        "--export", type=Path, metavar="FILE", help="train no further: write the best weights of the run here"
-    )
-    registration.set_defaults(run=run_registration)
-    fusion = what.add_parser("fusion", help="the live fusion network")
-    _data(fusion)
-    fusion.add_argument("--config", type=Path, required=True, metavar="FILE", help="YAML; see configs/")
-    fusion.add_argument("--run", type=Path, required=True, metavar="DIR", dest="folder", help="the run")
-    fusion.add_argument("--weights", metavar="NAME|FILE", help="start from these weights")
-    fusion.add_argument(
-        "--export", type=Path, metavar="FILE", help="train no further: write the best weights of the run here"
-    )
-    fusion.set_defaults(run=run_fusion)
+    for name, summary in NETWORKS.items():
+        network = what.add_parser(name, help=summary)
+        _data(network)
+        network.add_argument("--config", type=Path, required=True, metavar="FILE", help="YAML; see configs/")
+        network.add_argument("--run", type=Path, required=True, metavar="DIR", dest="folder", help="the run")
+        network.add_argument("--weights", metavar="NAME|FILE", help="start from these weights")
+        network.add_argument(
+            "--export",
+            type=Path,
+            metavar="FILE",
+            help="train no further: write the best weights of the run here",
+        )
+        network.set_defaults(run=run_training)
     render = what.add_parser("render", help="render pairs to train on: exactly aligned, day to night")
     render.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="gets ir/ and vis/")
     render.add_argument("--count", type=int, default=100, metavar="N", help="pairs (default: %(default)s)")
@@ -84,41 +86,22 @@ def _data(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run_registration(args: argparse.Namespace) -> int:
+def run_training(args: argparse.Namespace) -> int:
     from rich.progress import Progress
 
     from streamfuse.training.options import read_training
-    from streamfuse.training.registration import RegistrationTraining, build, export
 
-    config = read_training(args.config, RegistrationTraining)
-    command = "streamfuse " + " ".join(sys.argv[1:])
+    recipe = importlib.import_module(f"streamfuse.training.{args.what}").RECIPE
+    config = read_training(args.config, recipe.options)
     if args.export is not None:
-        written = export(config, args.data, args.folder, args.export, command=command)
-        print(f"{written.path}: {written.size} bytes, confidence {written.provenance['confidence']}")
-        return 0
-    loop, _ = build(config, args.data, args.folder, weights=args.weights)
-    with Progress(disable=not sys.stderr.isatty()) as progress:
-        loop.run(progress=progress)
-    print(f"{args.folder}: {loop.step} steps, best score {loop.best:.3f}")
-    return 0
-
-
-def run_fusion(args: argparse.Namespace) -> int:
-    from rich.progress import Progress
-
-    from streamfuse.training.fusion import FusionTraining, build_fusion, export_fusion
-    from streamfuse.training.options import read_training
-
-    config = read_training(args.config, FusionTraining)
-    command = "streamfuse " + " ".join(sys.argv[1:])
-    if args.export is not None:
-        written = export_fusion(config, args.data, args.folder, args.export, command=command)
+        command = "streamfuse " + " ".join(sys.argv[1:])
+        written = recipe.export(config, args.data, args.folder, args.export, command=command)
         print(f"{written.path}: {written.size} bytes")
         return 0
-    loop = build_fusion(config, args.data, args.folder, weights=args.weights)
-    with Progress(disable=not sys.stderr.isatty()) as progress:
-        loop.run(progress=progress)
-    print(f"{args.folder}: {loop.step} steps, best score {loop.best:.3f}")
+    for loop in recipe.loops(config, args.data, args.folder, weights=args.weights):
+        with Progress(disable=not sys.stderr.isatty()) as progress:
+            loop.run(progress=progress)
+        print(f"{loop.folder}: {loop.step} steps, best score {loop.best:.3f}")
     return 0
 
 

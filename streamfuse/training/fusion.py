@@ -9,7 +9,7 @@ Losses through differentiable metrics were tried first: histograms of 48 bins do
 by a little is no copy any more, and gradients at the maximum say nothing about leaving it altogether.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -32,7 +32,7 @@ from streamfuse.nn.weights import WeightsFile, save_weights
 from streamfuse.registry import Options
 from streamfuse.training.data import Pair, load_pairs, split
 from streamfuse.training.fusion_gains import NAMES, blur, cell_gains
-from streamfuse.training.loop import Loop, LoopConfig
+from streamfuse.training.loop import Loop, LoopConfig, Recipe
 from streamfuse.training.provenance import commit, curve
 
 JUDGED = ("MI_min", "VIFF", "Qabf_std", "SSIM_min")
@@ -259,10 +259,10 @@ class FusionTraining(Options):
         return split(found, held_back=self.held_back, seed=self.split_seed)
 
 
-def build_fusion(
+def fusion_loops(
     config: FusionTraining, root: Path, folder: Path, *, weights: str | Path | None = None
-) -> Loop:
-    """The loop of a run, going on from the state in `folder`.
+) -> Iterator[Loop]:
+    """The one loop of a run, going on from the state in `folder`.
 
     Args:
         weights: where a new run starts; None: at random.
@@ -280,7 +280,7 @@ def build_fusion(
         seed=config.loop.seed,
         held=held,
     )
-    return Loop(network, task, config.loop, folder)
+    yield Loop(network, task, config.loop, folder)
 
 
 def export_fusion(config: FusionTraining, root: Path, folder: Path, to: Path, *, command: str) -> WeightsFile:
@@ -318,3 +318,6 @@ def export_fusion(config: FusionTraining, root: Path, folder: Path, to: Path, *,
             },
         },
     )
+
+
+RECIPE = Recipe(FusionTraining, fusion_loops, export_fusion)

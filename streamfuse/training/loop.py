@@ -7,16 +7,19 @@ A run lives in one folder: `state.pt` (everything needed to go on as if never st
 import csv
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from rich.progress import Progress
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from streamfuse.nn.weights import WeightsFile
+from streamfuse.registry import Options
 
 logger = logging.getLogger(__name__)
 
@@ -166,3 +169,15 @@ class Loop:
             writer = csv.writer(file)
             for key, value in figures.items():
                 writer.writerow([self.step, phase, key, f"{value:.5g}"])
+
+
+class Recipe(NamedTuple):
+    """What `streamfuse train NAME` needs to know of `streamfuse.training.NAME`, its RECIPE.
+
+    options: the configuration. loops: (config, data root, run folder, weights=...) -> the loops of a run, to
+    be run in turn. export: (config, data root, run folder, file, command=...) -> the weight file written.
+    """
+
+    options: type[Options]
+    loops: Callable[..., Iterator[Loop]]
+    export: Callable[..., WeightsFile]

@@ -1,7 +1,7 @@
 """Training of the `live` registration network: configuration, losses, validation, export."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from streamfuse.errors import DataError
+from streamfuse.frame import Flow
 from streamfuse.nn.live_registration import SOFTNESS, LiveConfig, LiveRegistration, Matches, Stage
 from streamfuse.nn.models import load_model, own_state
 from streamfuse.nn.weights import WeightsFile, save_weights
@@ -21,7 +22,7 @@ from streamfuse.registration.live import LiveOptions, LiveRegistrar, stage_fit
 from streamfuse.registry import Options
 from streamfuse.training.confidence import calibrate_confidence
 from streamfuse.training.data import Pair, load_pairs, split
-from streamfuse.training.loop import Loop, LoopConfig
+from streamfuse.training.loop import Loop, LoopConfig, Recipe
 from streamfuse.training.provenance import commit, curve
 from streamfuse.training.registration_cases import Case, distance, estimate, make_cases
 from streamfuse.training.registration_samples import Cells, make_batch
@@ -172,24 +173,29 @@ class RegistrationTask:
             return torch.sqrt(rest.square().sum(1) + NOISE_FLOOR**2).mean()
 
     def validate(self, network: LiveRegistration, folder: Path, step: int) -> dict[str, float]:
-        """End-point error of one cold pass on the held-back pairs, and some of them drawn.
-
-        score: trimmed mean over the pairs; mean, worst: of all; p95: mean of the pairs' 95th percentiles.
-        """
+        """End-point error of one cold pass on the held-back pairs: see `field_figures`."""
         registrar = LiveRegistrar(LiveOptions(), network=network)
         fields = [estimate(registrar, case.ir, case.vis) for case in self.cases]
-        errors = [distance(field, case.truth) for field, case in zip(fields, self.cases, strict=True)]
-        pictures = folder / "pictures"
-        pictures.mkdir(exist_ok=True)
-        rows = [before_after(c.ir, c.vis, f) for c, f in zip(self.cases[:SHOWN], fields, strict=False)]
-        write_picture(pictures / f"{step:06d}.png", np.concatenate(rows))
-        means = np.sort([error.mean() for error in errors])
-        return {
-            "score": float(means[: len(means) - round(TRIMMED * len(means))].mean()),
-            "mean": float(means.mean()),
-            "worst": float(means.max()),
-            "p95": float(np.mean([np.percentile(error, 95) for error in errors])),
-        }
+        return field_figures(self.cases, fields, folder, step)
+
+
+def field_figures(cases: Sequence[Case], fields: Sequence[Flow], folder: Path, step: int) -> dict[str, float]:
+    """End-point error of fields (H, W, 2) found in validation cases; some are drawn into `folder`/pictures.
+
+    score: trimmed mean over the pairs; mean, worst: of all; p95: mean of the pairs' 95th percentiles.
+    """
+    errors = [distance(field, case.truth) for field, case in zip(fields, cases, strict=True)]
+    pictures = folder / "pictures"
+    pictures.mkdir(exist_ok=True)
+    rows = [before_after(c.ir, c.vis, f) for c, f in zip(cases[:SHOWN], fields, strict=False)]
+    write_picture(pictures / f"{step:06d}.png", np.concatenate(rows))
+    means = np.sort([error.mean() for error in errors])
+    return {
+        "score": float(means[: len(means) - round(TRIMMED * len(means))].mean()),
+        "mean": float(means.mean()),
+        "worst": float(means.max()),
+        "p95": float(np.mean([np.percentile(error, 95) for error in errors])),
+    }
 
 
 def load_live(weights: Path | str) -> LiveRegistration:
@@ -199,10 +205,10 @@ def load_live(weights: Path | str) -> LiveRegistration:
     return network
 
 
-def build(
+def loops(
     config: RegistrationTraining, root: Path, folder: Path, *, weights: Path | str | None = None
-) -> tuple[Loop, list[Case]]:
-    """The loop of a run in `folder` on the data under `root`, and its validation cases.
+) -> Iterator[Loop]:
+    """The one loop of a run in `folder` on the data under `root`.
 
     weights: start from these instead of at random; a state in `folder` takes precedence over both.
     """
@@ -211,8 +217,7 @@ def build(
     network = LiveRegistration()
     if weights is not None:
         network.load_state_dict(load_live(weights).state_dict())
-    task = RegistrationTask(config, train, held)
-    return Loop(network, task, config.loop, folder), task.cases
+    yield Loop(network, RegistrationTask(config, train, held), config.loop, folder)
 
 
 def export(config: RegistrationTraining, root: Path, folder: Path, to: Path, *, command: str) -> WeightsFile:
@@ -249,3 +254,6 @@ def export(config: RegistrationTraining, root: Path, folder: Path, to: Path, *, 
             "confidence": calibration,
         },
     )
+
+
+RECIPE = Recipe(RegistrationTraining, loops, export)
