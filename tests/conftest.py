@@ -9,6 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytest_plugins = ["evaluations", "network", "sources"]
+"""Their fixtures; what else they hold is imported."""
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
