@@ -67,7 +67,7 @@ def make_worker(
     """The worker for a configuration; arguments as of `Worker`.
 
     On a CUDA device, registrars and fusers that can work there from end to end do. Others go the way of the
-    CPU, with their networks on the device, and so does everything when infrared is moved in time.
+    CPU, with their networks on the device.
     """
     options = options or WorkerOptions()
     device = resolve_device(options.device)
@@ -75,9 +75,15 @@ def make_worker(
         from streamfuse.device.build import lives_on_device
         from streamfuse.device.worker import DeviceWorker
 
-        if motion == "off" and lives_on_device(registration, fusion):
+        if lives_on_device(registration, fusion):
             return DeviceWorker(
-                registration, fusion, device=device, calibration=calibration, options=options, clock=clock
+                registration,
+                fusion,
+                device=device,
+                calibration=calibration,
+                motion=motion,
+                options=options,
+                clock=clock,
             )
     return Worker(registration, fusion, calibration=calibration, motion=motion, options=options, clock=clock)
 

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from device_rigs import CALIBRATIONS, Clip, film, pairs, soft
+from device_rigs import CALIBRATIONS, Clip, assert_same, film, pairs, soft, through
 from device_streams import Events, pretend_cuda
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -29,8 +29,8 @@ from streamfuse.device.schedule import Schedule
 from streamfuse.device.transfer import IN_FLIGHT, Ring
 from streamfuse.device.worker import DeviceWorker
 from streamfuse.errors import CalibrationError
-from streamfuse.frame import FramePair, FusedFrame, Rung, Status
-from streamfuse.fusion import FUSERS, colour
+from streamfuse.frame import FramePair, Rung, Status
+from streamfuse.fusion import FUSERS
 from streamfuse.nn.live_registration import LiveRegistration
 from streamfuse.nn.mepma import MEPMA
 from streamfuse.nn.models import build_model, own_state
@@ -41,7 +41,7 @@ from streamfuse.pipeline.statistics import Statistics
 from streamfuse.registration import REGISTRARS
 from streamfuse.registration.options import TemporalOptions
 from streamfuse.registration.temporal import Event
-from streamfuse.worker import FrameWorker, Worker
+from streamfuse.worker import Worker
 
 RULES = Rules(min_confidence=0.2, regain_confidence=0.4, hold_ns=10**9, smooth=True, calibrated=True)
 LIVE = Component("live", REGISTRARS.load("live").Options(precision="float32"))
@@ -57,38 +57,12 @@ def clip() -> Clip:
 # -- the whole of it against the CPU worker --------------------------------------------------------
 
 
-def through(worker: FrameWorker, clip_pairs: Iterator[FramePair], **how: Any) -> list[FusedFrame]:
-    done: list[FusedFrame] = []
-    for seq, pair in enumerate(clip_pairs):
-        done += worker.submit(pair, seq=seq, dropped={}, rung=how.get("rung", Rung.FULL), rung_reason="")
-    return done + worker.drain()
-
-
 def both(calibration: RigCalibration | None, **options: Any) -> tuple[Worker, DeviceWorker]:
     chosen = WorkerOptions(device="cpu", **options)
     return (
         Worker(LIVE, MAX, calibration=calibration, options=chosen),
         DeviceWorker(LIVE, MAX, device="cpu", calibration=calibration, options=chosen),
     )
-
-
-def assert_same(cpu: FusedFrame, device: FusedFrame) -> None:
-    """Means within a tenth of a grey level; luma within 2 but for a pixel in a thousand on steep edges, 4
-    there; a colour that hardly leaves the cube may be cut off in one and drawn to grey in the other."""
-    assert (device.seq, device.status, device.warm) == (cpu.seq, cpu.status, cpu.warm)
-    assert device.confidence == pytest.approx(cpu.confidence, abs=5e-3)
-    for one, other in ((cpu.image, device.image), (cpu.registered_ir, device.registered_ir)):
-        difference = np.abs(one.astype(int) - other)
-        assert difference.mean() < 0.1
-        assert np.percentile(difference, 99.9) <= 6
-        assert difference.max() <= 16
-    lumas = [colour.luma(frame.image).astype(int) for frame in (cpu, device)]
-    assert np.percentile(np.abs(lumas[0] - lumas[1]), 99.9) <= 2
-    assert np.abs(lumas[0] - lumas[1]).max() <= 4
-    assert (cpu.valid != device.valid).mean() < 1e-3
-    if cpu.registration.flow is not None:
-        assert device.registration.flow is not None
-        assert np.abs(cpu.registration.flow - device.registration.flow).max() < 0.05
 
 
 @pytest.mark.parametrize("name", CALIBRATIONS)
@@ -368,9 +342,9 @@ def test_no_pass_asks_the_host_for_anything(kind: str) -> None:
         program = Program(rig, joint, None, rules=RULES, device=cpu)
     moved(program, "meta", set())
     buffers = [layout.views(layout.block(device="meta")) for layout in (program.inputs, program.outputs)]
-    for which in program.passes:
+    for work in program.works:
         with torch.inference_mode(), HostWork("meta") as watch:
-            program.run(which, *buffers)
+            program.run(work, *buffers)
         assert watch.found == set()
         assert watch.operations > 100
 

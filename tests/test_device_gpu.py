@@ -2,11 +2,12 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from device_rigs import CALIBRATIONS, VIS_SIZE, Clip, film, pairs
+from device_rigs import CALIBRATIONS, VIS_SIZE, Clip, film, pairs, thinned_pairs
 
 from streamfuse.bench.models import STREAM_FRAMES, bench_models
 from streamfuse.clock import RealClock
@@ -15,6 +16,7 @@ from streamfuse.device.program import Pass
 from streamfuse.device.worker import DeviceWorker
 from streamfuse.frame import FramePair, FusedFrame, Rung
 from streamfuse.fusion import FUSERS, colour
+from streamfuse.pairing.options import MotionMode
 from streamfuse.registration import REGISTRARS
 from streamfuse.worker import Worker, make_worker
 
@@ -83,12 +85,10 @@ def test_a_replayed_graph_gives_what_the_same_work_gives_without_one(clip: Clip)
         worker.prepare(ir_size=(160, 120), vis_size=VIS_SIZE)
     assert graphs._chain is not None
     assert plain._chain is not None
-    assert graphs._chain.passes.recorded == len(Pass)
+    assert graphs._chain.works.recorded == len(Pass)
     chain = plain._chain
-    for which in Pass:
-        chain.passes[which] = lambda which=which: chain.program.run(
-            which, chain.ring.inputs, chain.ring.outputs
-        )
+    for work in chain.program.works:
+        chain.works[work] = lambda work=work: chain.program.run(work, chain.ring.inputs, chain.ring.outputs)
     for one, other in zip(through(graphs, pairs(clip)), through(plain, pairs(clip)), strict=True):
         np.testing.assert_array_equal(one.image, other.image)
         assert one.confidence == other.confidence
@@ -116,8 +116,29 @@ def test_in_the_steady_state_nothing_waits_and_memory_stays(clip: Clip) -> None:
     assert (torch.cuda.memory_allocated(), torch.cuda.memory_reserved()) == before
 
 
+@pytest.mark.parametrize("mode", ["causal", "interpolate"])
+def test_the_default_configuration_moves_the_infrared_as_on_the_cpu(mode: MotionMode) -> None:
+    some = thinned_pairs(film(frames=9, interval_s=1 / 30), mode)
+    config = (live()[0], Component("laplacian", FUSERS.load("laplacian").Options()))
+    rig: dict[str, Any] = {"calibration": CALIBRATIONS["lenses"](1), "motion": mode}
+    cpu = Worker(*config, options=WorkerOptions(device="cpu"), **rig)
+    on_device = DeviceWorker(*config, device="cuda", options=WorkerOptions(), **rig)
+    done = through(cpu, iter(some)), through(on_device, iter(some))
+    assert on_device._chain is not None
+    assert on_device._chain.works.recorded == 2 * len(Pass)
+    moved = 0
+    for one, other in zip(*done, strict=True):
+        assert other.extra.keys() == one.extra.keys()
+        moved += "motion" in other.extra
+        difference = np.abs(colour.luma(one.image).astype(int) - colour.luma(other.image))
+        assert difference.mean() < 0.5
+        assert np.percentile(difference, 99) <= 2
+    assert moved >= 4
+
+
 def test_a_run_with_a_device_takes_this_worker() -> None:
-    assert isinstance(make_worker(*live(), options=WorkerOptions(device="auto")), DeviceWorker)
+    worker = make_worker(*live(), motion="causal", options=WorkerOptions(device="auto"))
+    assert isinstance(worker, DeviceWorker)
 
 
 def test_bench_streams_frames_through_it(clip: Clip) -> None:

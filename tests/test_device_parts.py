@@ -6,9 +6,11 @@ import pytest
 import torch
 from device_rigs import CALIBRATIONS, soft, tensor
 
+from streamfuse.calibration.calibration import RigCalibration
 from streamfuse.device.estimator import Found
 from streamfuse.device.filter import JUMPED, WITHHELD
 from streamfuse.device.filter import FieldFilter as DeviceFilter
+from streamfuse.device.laplacian import LaplacianFuser as DeviceLaplacian
 from streamfuse.device.mepma import EdgeAgreement
 from streamfuse.device.picture import feathered, luma, replace_luma
 from streamfuse.device.pixels import Normalise, Resize
@@ -16,10 +18,11 @@ from streamfuse.device.rig import Rig
 from streamfuse.device.solve import DeviceFit
 from streamfuse.frame import Registration, Status
 from streamfuse.fusion import colour, overlap
+from streamfuse.fusion.laplacian import LaplacianFuser
 from streamfuse.registration.field_filter import FieldFilter
 from streamfuse.registration.fit import SplineFit
 from streamfuse.registration.mepma import edge_agreement
-from streamfuse.registration.warp import warp_infrared
+from streamfuse.registration.warp import resample, warp_infrared
 from streamfuse.registration.working import normalise, to_working
 
 
@@ -41,6 +44,32 @@ def test_the_overlap_is_feathered_as_on_the_cpu(rng: np.random.Generator) -> Non
     valid[:30], valid[:, 150:], valid[60:64, 70:75] = 0, 0, 0
     found = feathered(tensor(ir), tensor(vis), tensor(valid) > 0)[0, 0].numpy()
     np.testing.assert_array_equal(found, overlap.prepare_infrared(ir, vis, valid))
+
+
+@pytest.mark.parametrize("shape", [(240, 320), (123, 157)])
+@pytest.mark.parametrize("select", ["activity", "max_abs"])
+def test_laplacian_bands_are_those_of_the_cpu(
+    rng: np.random.Generator, shape: tuple[int, int], select: str
+) -> None:
+    """To the grey level where all is covered; beside a hole its continuation may round another way."""
+    options = LaplacianFuser.Options(select=select)  # type: ignore[arg-type]
+    even = shape[0] // 4 * 4, shape[1] // 4 * 4
+    ir, vis = (np.asarray(cv2.resize(soft(rng, even), shape[::-1]), np.uint8) for _ in range(2))
+    valid = np.full(shape, 255, np.uint8)
+    for holes in (0, 1):
+        valid[: 20 * holes], valid[:, shape[1] - 31 * holes :], valid[60:64, 70 : 70 + 5 * holes] = 0, 0, 0
+        wanted = LaplacianFuser(options).fuse(ir, vis, valid=valid).astype(int)
+        fuser = DeviceLaplacian(shape, options, device="cpu")
+        found = fuser(tensor(ir), tensor(vis), tensor(valid) > 0)[0, 0].numpy()
+        assert (found != wanted).mean() <= 1e-3 * holes
+
+
+def test_small_motion_fields_are_enlarged_as_on_the_cpu(rng: np.random.Generator) -> None:
+    calibration = RigCalibration.identity(ir_size=(320, 240), vis_size=(640, 480))
+    rig = Rig(calibration, device="cpu")
+    small = rng.normal(0, 3, (*rig.motion_shape, 2)).astype(np.float32)
+    found = rig.motion(torch.from_numpy(small)[None])[0].permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(found, resample(small, (480, 640)), atol=1e-4)
 
 
 @pytest.mark.parametrize(

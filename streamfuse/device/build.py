@@ -7,6 +7,7 @@ import torch
 from streamfuse.calibration.calibration import RigCalibration
 from streamfuse.config import Component
 from streamfuse.device.estimator import DeviceFuser, Estimator
+from streamfuse.device.laplacian import LaplacianFuser
 from streamfuse.device.live import LiveEstimator, NetworkFuser, maximum
 from streamfuse.device.mepma import MepmaEstimator
 from streamfuse.device.program import Program, Rules
@@ -19,7 +20,12 @@ from streamfuse.nn.network import Network
 from streamfuse.registration.mepma import DTYPES
 
 REGISTRAR_NETWORKS: dict[str, type[Network] | None] = {"live": LiveRegistration, "mepma": MEPMA, "none": None}
-FUSER_NETWORKS: dict[str, type[Network] | None] = {"live": LiveFusion, "mepma": MEPMA, "max": None}
+FUSER_NETWORKS: dict[str, type[Network] | None] = {
+    "live": LiveFusion,
+    "mepma": MEPMA,
+    "laplacian": None,
+    "max": None,
+}
 
 
 def lives_on_device(registration: Component, fusion: Component) -> bool:
@@ -52,12 +58,17 @@ class Parts:
         loaded = load_model(network.NAME, weights=options.weights, device=str(self._device))
         return loaded.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
-    def program(self, calibration: RigCalibration, rules: Rules) -> Program:
-        """The program for pictures of the calibration's sizes."""
+    @property
+    def registers(self) -> bool:
+        """Whether there is a registrar."""
+        return self._registrar is not None
+
+    def program(self, calibration: RigCalibration, rules: Rules, *, parts: int = 0) -> Program:
+        """The program for pictures of the calibration's sizes; parts: as of `Program`."""
         rig = Rig(calibration, device=self._device)
         estimator = self._estimator(rig.shape)
         fuser = None if self._joint else self._device_fuser(rig.shape)
-        return Program(rig, estimator, fuser, rules=rules, device=self._device)
+        return Program(rig, estimator, fuser, rules=rules, device=self._device, parts=parts)
 
     def _estimator(self, shape: tuple[int, int]) -> Estimator | None:
         options: Any = self._registration.options
@@ -76,7 +87,11 @@ class Parts:
     def _device_fuser(self, shape: tuple[int, int]) -> DeviceFuser:
         if isinstance(self._fuser, MEPMA):
             return self._mepma(self._fuser, shape, self._fusion.options).fuse_alone
-        return maximum if self._fuser is None else NetworkFuser(self._fuser)
+        if self._fuser is not None:
+            return NetworkFuser(self._fuser)
+        if self._fusion.kind == "max":
+            return maximum
+        return LaplacianFuser(shape, self._fusion.options, device=self._device)
 
     def _mepma(self, network: MEPMA, shape: tuple[int, int], options: Any) -> MepmaEstimator:
         return MepmaEstimator(network, shape, dtype=DTYPES[options.precision], device=self._device)

@@ -12,7 +12,7 @@ Which pass to run is the host's choice (`Pass`), made before it knows what the n
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from streamfuse.device.filter import WITHHELD, FieldFilter
 from streamfuse.device.layout import Field, Layout
 from streamfuse.device.mepma import MepmaEstimator
 from streamfuse.device.picture import luma, replace_luma
+from streamfuse.device.pixels import whole
 from streamfuse.device.rig import Rig
 from streamfuse.frame import Status
 from streamfuse.registration.temporal import SAME_FIELD
@@ -48,6 +49,17 @@ class Pass(StrEnum):
     KEY = "key"
     REUSE = "reuse"
     CALIBRATION = "calibration"
+
+
+class Work(NamedTuple):
+    """A pass, and whether the infrared is moved in time. What stands still goes without the latter's cost,
+    which is small for a fuser of its own and that of encoding once more for a joint one."""
+
+    which: Pass
+    moved: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.which}, moved" if self.moved else str(self.which)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,8 +100,11 @@ class Program:
     Args:
         estimator: None: no registration, the calibration is all there is.
         fuser: None: the estimator fuses as well.
+        parts: infrared frames that a moved picture may be mixed from; 0: none is ever moved.
 
-    inputs, outputs: what `run` reads and writes, by name.
+    inputs, outputs: what `run` reads and writes, by name. Where the infrared is moved: `motion`, a field for
+    each part as `pairing.motion.Part` has it, and with two parts the `other` infrared picture and its `share`
+    of the result.
     """
 
     def __init__(
@@ -100,18 +115,25 @@ class Program:
         *,
         rules: Rules,
         device: torch.device,
+        parts: int = 0,
     ) -> None:
+        self._parts = parts
         self._rig, self._estimator, self._fuser, self._rules = rig, estimator, fuser, rules
         (height, width), code_shape = rig.shape, (1,) if estimator is None else estimator.code_shape
         self._held = Held(code_shape, device)
         self._filter = FieldFilter(rig.shape, device=device)
         self._smooth = rules.smooth and fuser is not None
         self._no_flow = torch.zeros(1, 2, height, width, device=device)
-        self.inputs = Layout(
-            ir=Field(torch.uint8, rig.ir_shape),
-            vis=Field(torch.uint8, (height, width, 3)),
-            when=Field(torch.int64, (2,)),
-        )
+        fields = {
+            "ir": Field(torch.uint8, rig.ir_shape),
+            "vis": Field(torch.uint8, (height, width, 3)),
+            "when": Field(torch.int64, (2,)),
+        }
+        if parts > 0:
+            fields["motion"] = Field(torch.float32, (parts, *rig.motion_shape, 2))
+        if parts > 1:
+            fields |= {"other": fields["ir"], "share": Field(torch.float32, (1,))}
+        self.inputs = Layout(**fields)
         self.outputs = Layout(
             image=Field(torch.uint8, (height, width, 3)),
             registered=Field(torch.uint8, (height, width)),
@@ -129,29 +151,44 @@ class Program:
             return (Pass.COLD, Pass.REUSE, Pass.CALIBRATION)
         return tuple(Pass)
 
+    @property
+    def works(self) -> tuple[Work, ...]:
+        """All there is to be recorded."""
+        still = tuple(Work(which) for which in self.passes)
+        return still if self._parts == 0 else still + tuple(Work(which, moved=True) for which in self.passes)
+
     def reset(self) -> None:
         """Forget the held field."""
         self._held.clear()
         self._filter.clear()
 
-    def run(self, which: Pass, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:
+    def run(self, work: Work, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:
         """One frame. Tensors as laid out in `inputs` and `outputs`, on the device."""
+        which = work.which
         rgb = inputs["vis"].int()
         y_whole = luma(rgb)
         y = y_whole[None, None].float()
         prepared = self._rig.prepared(inputs["ir"][None, None].float())
-        scene, found, warm = self._register(which, prepared, y, inputs["when"])
+        # What is moved is fused as a picture: features have no place to be moved to.
+        joint = self._fuser is None and not work.moved
+        scene, found, warm = self._register(which, prepared, y, inputs["when"], see=joint)
         code, status, *numbers = self._decide(which, found, warm, inputs["when"])
         used, off = status <= STATUSES.index(Status.HELD), status == STATUSES.index(Status.OFF)
         flow = self._no_flow
         if self._estimator is not None and which is not Pass.CALIBRATION:
             flow = self._estimator.flow(code) * used
-        registered, valid = self._rig.warp(prepared, flow)
+        if work.moved:
+            registered, valid = self._moved(prepared, inputs, flow, ~off)
+        else:
+            registered, valid = self._rig.warp(prepared, flow)
         if self._fuser is not None:
             fused = self._fuser(registered, y, valid)
         else:
             assert isinstance(self._estimator, MepmaEstimator)
-            fused = self._estimator.fuse(scene, flow, found, status == STATUSES.index(Status.OK))
+            if joint:
+                fused = self._estimator.fuse(scene, flow, found, status == STATUSES.index(Status.OK))
+            else:
+                fused = self._estimator.fuse_alone(registered, y, valid)
         fused = torch.where(valid & ~off, fused.float().round().clamp(0, 255), y)
         outputs["image"].copy_(replace_luma(rgb, fused[0, 0].int()))
         outputs["registered"].copy_(registered[0, 0])
@@ -160,10 +197,23 @@ class Program:
         confidence, needed, verdict = numbers
         outputs["verdict"].copy_(torch.stack([status.float(), confidence, warm.float(), needed, verdict]))
 
+    def _moved(
+        self, prepared: Tensor, inputs: Mapping[str, Tensor], flow: Tensor, where: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The infrared at the visible time, and where it holds; not moved unless `where` (bool ())."""
+        motion = self._rig.motion(inputs["motion"]) * where
+        registered, valid = self._rig.warp(prepared, flow, motion[:1])
+        if self._parts == 1:
+            return registered, valid
+        other = self._rig.prepared(inputs["other"][None, None].float())
+        second, second_valid = self._rig.warp(other, flow, motion[1:])
+        share = inputs["share"] * where
+        return whole((1 - share) * registered + share * second), valid & second_valid
+
     def _register(
-        self, which: Pass, prepared: Tensor, y: Tensor, when: Tensor
+        self, which: Pass, prepared: Tensor, y: Tensor, when: Tensor, *, see: bool
     ) -> tuple[Any, Found | None, Tensor]:
-        """What was seen, what was found, and whether from the held field."""
+        """What was seen (always with `see`), what was found, and whether from the held field."""
         held, estimator = self._held, self._estimator
         too_old = (when[NOW] - held.found_ns).abs() > self._rules.hold_ns
         lost = (when[FORGET] != 0) | (held.known & too_old)
@@ -171,7 +221,7 @@ class Program:
         held.trusting.logical_or_(lost)
         cold_only = torch.zeros_like(held.known)
         estimates = which not in (Pass.REUSE, Pass.CALIBRATION)
-        if estimator is None or not (estimates or self._fuser is None):
+        if estimator is None or not (estimates or see):
             return None, None, cold_only
         ir, seen = self._rig.bring(prepared)
         scene = estimator.look(ir, y, seen)

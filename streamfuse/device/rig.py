@@ -7,6 +7,7 @@ from torch import Tensor
 
 from streamfuse.calibration.calibration import RigCalibration
 from streamfuse.device.pixels import Resize, covered, grid, mapped, pull, whole
+from streamfuse.pairing.motion import small_shape
 from streamfuse.sampling import apply_matrix
 
 
@@ -37,6 +38,10 @@ class Rig:
             base = apply_matrix(reduction, calibration.positions)
             self._base = torch.from_numpy(base)[None].to(device)
         self._covered = covered(self._base, self._source_shape)
+        self.motion_shape = small_shape(self.shape)
+        self._to_full = Resize(self.motion_shape, self.shape, cv2.INTER_LINEAR, device=device)
+        scale = [full / small for full, small in zip(self.shape, self.motion_shape, strict=True)]
+        self._scale = torch.tensor(scale[::-1], device=device).view(1, 2, 1, 1)
 
     def prepared(self, ir: Tensor) -> Tensor:
         """The raw infrared, averaged down when it is much finer than the visible."""
@@ -46,10 +51,19 @@ class Rig:
         """The infrared in visible geometry for matching (bilinear), and where it holds (bool)."""
         return whole(pull(prepared, self._base, "bilinear")), self._covered
 
-    def warp(self, prepared: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
-        """The infrared on the visible, resampled once (bicubic) through flow (1, 2, H, W) and calibration,
-        and where it holds (bool)."""
-        positions = self.grid + flow.permute(0, 2, 3, 1)
+    def motion(self, small: Tensor) -> Tensor:
+        """Motion (1, h, w, 2) of pictures of `motion_shape`, in their pixels, at full size: (1, 2, H, W)."""
+        rows, columns = self._to_full.rows, self._to_full.columns
+        return rows @ (small.permute(0, 3, 1, 2) * self._scale) @ columns.T
+
+    def warp(self, prepared: Tensor, flow: Tensor, motion: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The infrared on the visible, resampled once (bicubic) through motion, flow (1, 2, H, W each) and
+        calibration, and where it holds (bool). See `registration.warp.warp_infrared`."""
+        positions = self.grid
+        if motion is not None:
+            positions = positions + motion.permute(0, 2, 3, 1)
+            flow = pull(flow, positions, "bilinear")
+        positions = positions + flow.permute(0, 2, 3, 1)
         if self._table is not None:
             found = pull(self._table, positions + self._margin, "bilinear")
             positions = found.permute(0, 2, 3, 1)

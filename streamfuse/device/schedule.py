@@ -102,15 +102,21 @@ class Schedule:
             return Pass.WARM, ()
         return Pass.AGAIN, ()
 
-    def learn(self, which: Pass, used: bool) -> None:
-        """What a frame that came back found: whether its field was to be trusted. In order of `choose`."""
+    def learn(self, which: Pass, used: bool) -> bool:
+        """What a frame that came back found: whether its field was to be trusted. In order of `choose`.
+
+        Returns:
+            Whether it belongs to the past that goes on.
+        """
         self._under_way -= 1
         if self._outdated:
             self._outdated -= 1
-        elif which not in (Pass.REUSE, Pass.CALIBRATION):
+            return False
+        if which not in (Pass.REUSE, Pass.CALIBRATION):
             self._trusted = used
             if used:
                 self._wait = self._next_wait = 0
             elif which is Pass.AGAIN:
                 self._next_wait = min(2 * self._next_wait + 1, self._options.key_interval)
                 self._wait = self._next_wait
+        return True

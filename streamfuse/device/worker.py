@@ -4,8 +4,8 @@ Problem. A GPU that gets each step from Python, and hands pictures to and fro be
 frame waiting. Design. One program for the whole frame, recorded once for each pass (`graph`), fed through a
 ring of pinned memory (`transfer`), with two frames under way: `submit` starts on a pair and returns what was
 finished before. Which pass a frame gets (`Schedule`) is decided from the frames that have come back, so one
-of low confidence is followed by a search two frames later, not at once as on the CPU. Apart from that the
-results are the CPU path's within its rounding.
+of low confidence is followed by a search two frames later, not at once as on the CPU; and motion is found by
+the host with their fields (`motion`). Apart from that the results are the CPU path's within its rounding.
 
 Trade-off. Offline a frame comes out when the second one after it goes in, so that the pass of a frame never
 depends on how fast the device was: runs repeat. Live, whoever drives it drains it when no pair waits.
@@ -30,6 +30,7 @@ from streamfuse.config import Component, WorkerOptions
 from streamfuse.device.build import Parts
 from streamfuse.device.filter import JUMPED, WITHHELD
 from streamfuse.device.graph import Replay
+from streamfuse.device.motion import PARTS, HostMotion
 from streamfuse.device.program import (
     CONFIDENCE,
     NEEDED,
@@ -40,11 +41,14 @@ from streamfuse.device.program import (
     Pass,
     Program,
     Rules,
+    Work,
 )
 from streamfuse.device.schedule import Choice, Schedule
 from streamfuse.device.transfer import Ring
 from streamfuse.errors import DataError
 from streamfuse.frame import Flow, Frame, FramePair, FusedFrame, Image8, Registration, Rung, Status
+from streamfuse.pairing.motion import Compensation
+from streamfuse.pairing.options import MotionMode
 from streamfuse.registration.temporal import REASONS, Event, identity, reasons
 from streamfuse.spans import span, timed
 
@@ -52,6 +56,8 @@ log = logging.getLogger(__name__)
 
 Shape = tuple[int, int]
 """(rows, columns)"""
+MOVING_RUNGS = (Rung.FULL, Rung.REFINE)
+"""Those that have the time to move the infrared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,24 +70,26 @@ class _UnderWay:
     dropped: dict[str, int]
     extra: dict[str, Any]
     submitted_ns: int
+    latencies: dict[str, int]
     choice: Choice | None = None
+    moved: bool = False
 
 
 class _Chain:
     """Program, recordings and ring for one rig."""
 
-    def __init__(self, program: Program, device: torch.device) -> None:
+    def __init__(self, program: Program, calibration: RigCalibration, device: torch.device) -> None:
         self.program = program
+        self.calibration = calibration
         self.ring = Ring(program.inputs, program.outputs, device)
-        work = {
-            which: partial(program.run, which, self.ring.inputs, self.ring.outputs)
-            for which in program.passes
+        runs = {
+            work: partial(program.run, work, self.ring.inputs, self.ring.outputs) for work in program.works
         }
-        self.passes = Replay(work, stream=self.ring.stream)
+        self.works = Replay(runs, stream=self.ring.stream)
         program.reset()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-            log.info("%d of %d passes recorded as CUDA graphs", self.passes.recorded, len(work))
+            log.info("%d of %d passes recorded as CUDA graphs", self.works.recorded, len(runs))
 
 
 class DeviceWorker:
@@ -98,6 +106,7 @@ class DeviceWorker:
         *,
         device: str,
         calibration: RigCalibration | None = None,
+        motion: MotionMode = "off",
         options: WorkerOptions | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -110,6 +119,11 @@ class DeviceWorker:
         self._device = torch.device(device)
         with self._inference():
             self._parts = Parts(registration, fusion, device=self._device)
+        self._motion: HostMotion | None = None
+        self._parts_moved = 0
+        if motion != "off" and self._options.temporal:
+            self._motion = HostMotion(motion, registers=self._parts.registers)
+            self._parts_moved = PARTS[motion]
         self._chain: _Chain | None = None
         self._sizes: tuple[Shape, Shape] | None = None
         self._schedule = Schedule(self._options)
@@ -118,6 +132,8 @@ class DeviceWorker:
     def reset(self) -> None:
         """Forget everything learnt from earlier pairs."""
         self._schedule.reset()
+        if self._motion is not None:
+            self._motion.reset()
 
     def submit(
         self,
@@ -136,7 +152,7 @@ class DeviceWorker:
             CalibrationError: the infrared has not the size the calibration was made for.
         """
         extra = self._extra | {"rung_reason": rung_reason} if rung_reason else self._extra
-        frame = _UnderWay(pair, seq, rung, dropped or {}, extra, self._clock.now_ns())
+        frame = _UnderWay(pair, seq, rung, dropped or {}, extra, self._clock.now_ns(), {})
         done: list[FusedFrame] = []
         if pair.ir is None or rung is Rung.PASS_THROUGH:
             self._queue.append(self._passed_through(pair, frame))
@@ -182,13 +198,24 @@ class DeviceWorker:
         if self._sizes not in (None, shapes):
             done += self.drain()
         chain = self._chain_for(*shapes)
-        while chain.ring.full:
+        moves = None if frame.rung not in MOVING_RUNGS else self._motion
+        while chain.ring.full or (len(chain.ring) > 0 and moves is not None and moves.waits(pair)):
             done.append(self._next())
         epochs = (ir.epoch, pair.vis.epoch)
         self._schedule.look(ir.image, vis, t_ns=pair.t_capture, epochs=epochs)
         choice = self._schedule.choose(frame.rung, chain.program.passes)
-        when = np.array([pair.t_capture, choice.forget], np.int64)
-        chain.ring.submit({"ir": ir.image, "vis": vis, "when": when}, chain.passes[choice.which])
+        if choice.forget and self._motion is not None:
+            self._motion.reset()
+        arrays: dict[str, npt.NDArray[Any]]
+        arrays = {"ir": ir.image, "vis": vis, "when": np.array([pair.t_capture, choice.forget], np.int64)}
+        moved: Compensation | None = None
+        if moves is not None:
+            with timed("motion", frame.latencies, self._clock, frame.seq):
+                moved = moves.compensate(pair, vis, chain.calibration)
+            if moved is not None:
+                arrays |= moves.arrays(pair, moved)
+                frame = replace(frame, extra=frame.extra | {"motion": moved.describe()}, moved=True)
+        chain.ring.submit(arrays, chain.works[Work(choice.which, moved is not None)])
         self._queue.append(replace(frame, choice=choice))
         return done
 
@@ -206,9 +233,10 @@ class DeviceWorker:
                 calibrated=self._calibration is not None,
             )
             self._chain = None  # its memory, before the next one's
-            self._chain = _Chain(self._parts.program(calibration, rules), self._device)
+            program = self._parts.program(calibration, rules, parts=self._parts_moved)
+            self._chain = _Chain(program, calibration, self._device)
             self._sizes = (ir, vis)
-            self._schedule.reset()
+            self.reset()
         return self._chain
 
     def _next(self) -> FusedFrame:
@@ -217,25 +245,31 @@ class DeviceWorker:
         if isinstance(first, FusedFrame):
             return first
         assert self._chain is not None
-        latencies: dict[str, int] = {}
-        with timed("device_wait", latencies, self._clock, first.seq):
+        with timed("device_wait", first.latencies, self._clock, first.seq):
             arrays = self._chain.ring.collect()
-        return self._finished(first, arrays, latencies)
+        return self._finished(first, arrays)
 
-    def _finished(
-        self, frame: _UnderWay, arrays: Mapping[str, npt.NDArray[Any]], latencies: dict[str, int]
-    ) -> FusedFrame:
+    def _finished(self, frame: _UnderWay, arrays: Mapping[str, npt.NDArray[Any]]) -> FusedFrame:
         assert frame.choice is not None
+        latencies, extra = frame.latencies, frame.extra
         verdict = arrays["verdict"].tolist()
         registration = self._registration(frame.choice, verdict, arrays["flow"])
-        self._schedule.learn(frame.choice.which, used=verdict[CONFIDENCE] >= verdict[NEEDED])
+        used = verdict[CONFIDENCE] >= verdict[NEEDED]
+        goes_on = self._schedule.learn(frame.choice.which, used)
+        if self._motion is not None and goes_on and frame.rung in MOVING_RUNGS:
+            self._motion.learn(registration)
+        if frame.moved and registration.status is Status.OFF:
+            # There was nothing to move.
+            extra = {name: value for name, value in extra.items() if name != "motion"}
         total_ns = latencies["register_and_fuse"] = self._clock.now_ns() - frame.submitted_ns
         assert self._chain is not None
-        device_ns = self._chain.passes.device_ns
-        if frame.choice.which in device_ns:
-            busy_ns = latencies["device"] = device_ns[frame.choice.which]
+        device_ns = self._chain.works.device_ns
+        work = Work(frame.choice.which, frame.moved)
+        if work in device_ns:
+            busy_ns = latencies["device"] = device_ns[work]
             # What the wait would have been without registration: the ladder asks for it.
-            latencies["register"] = max(0, min(total_ns, busy_ns - device_ns[Pass.CALIBRATION]))
+            without_ns = device_ns[work._replace(which=Pass.CALIBRATION)]
+            latencies["register"] = max(0, min(total_ns, busy_ns - without_ns))
         return FusedFrame(
             image=arrays["image"],
             seq=frame.seq,
@@ -247,7 +281,7 @@ class DeviceWorker:
             rung=frame.rung,
             latencies_ns=latencies,
             dropped=frame.dropped,
-            extra=frame.extra,
+            extra=extra,
         )
 
     @staticmethod

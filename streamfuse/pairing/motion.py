@@ -172,6 +172,11 @@ class MotionCompensator:
         self._visible.clear()
         self._infrared = self._previous = self._next = None
 
+    def wakes(self, pair: FramePair) -> bool:
+        """Whether `compensate` looks at the pictures of this pair."""
+        self._awake = self._awake or (pair.ir is not None and abs(pair.dt_ns) >= MIN_SPAN_NS)
+        return self._awake
+
     def compensate(
         self,
         pair: FramePair,
@@ -187,8 +192,7 @@ class MotionCompensator:
             calibration: the rig's geometry.
         """
         ir, bridged = pair.ir, abs(pair.dt_ns)
-        self._awake = self._awake or bridged >= MIN_SPAN_NS
-        if ir is None or not self._awake or registration.status is Status.OFF:
+        if ir is None or not self.wakes(pair) or registration.status is Status.OFF:
             return None
         epochs = (ir.epoch, pair.vis.epoch)
         now = _Still(pair.vis.t_capture, _small(y))
@@ -333,13 +337,19 @@ class MotionCompensator:
         return Compensation("interpolate", parts, min(t - first.t, second.t - t), share)
 
 
-def _small(image: Image8) -> Image8:
-    """At most WORK_WIDTH wide."""
-    height, width = image.shape
+def small_shape(shape: tuple[int, int]) -> tuple[int, int]:
+    """(rows, columns) of the small pictures of pictures of `shape`: at most WORK_WIDTH wide."""
+    height, width = shape
     if width <= WORK_WIDTH:
+        return shape
+    return max(1, round(height * WORK_WIDTH / width)), WORK_WIDTH
+
+
+def _small(image: Image8) -> Image8:
+    shape = small_shape((image.shape[0], image.shape[1]))
+    if shape == image.shape:
         return image
-    size = WORK_WIDTH, max(1, round(height * WORK_WIDTH / width))
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+    return np.asarray(cv2.resize(image, shape[::-1], interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _small_infrared(ir: Frame, calibration: RigCalibration) -> Image8:
@@ -372,8 +382,8 @@ def _error(a: Image8, b: Image8, window: int = WINDOW) -> Plane:
 
 
 def _carried(motion: Flow, factor: float) -> Flow:
-    """A pull field of one time, as it is seen `factor` of its span later: what is here now was elsewhere
-    then, so its motion is looked up there. (One step: more changed nothing.)"""
+    """A pull field of one time, as it is seen `factor` of its span later: what is here now was elsewhere, so
+    its motion is looked up there. (One step: more changed nothing.)"""
     scaled = motion * np.float32(factor)
     return pull_flow(scaled, scaled)
 
