@@ -61,7 +61,7 @@ def test_laplacian_bands_are_those_of_the_cpu(
         wanted = LaplacianFuser(options).fuse(ir, vis, valid=valid).astype(int)
         fuser = DeviceLaplacian(shape, options, device="cpu")
         found = fuser(tensor(ir), tensor(vis), tensor(valid) > 0)[0, 0].numpy()
-        assert (found != wanted).mean() <= 1e-3 * holes
+        assert (found != wanted).mean() <= 5e-3 * holes
 
 
 def test_small_motion_fields_are_enlarged_as_on_the_cpu(rng: np.random.Generator) -> None:
