@@ -69,7 +69,7 @@ def test_small_motion_fields_are_enlarged_as_on_the_cpu(rng: np.random.Generator
     rig = Rig(calibration, device="cpu")
     small = rng.normal(0, 3, (*rig.motion_shape, 2)).astype(np.float32)
     found = rig.motion(torch.from_numpy(small)[None])[0].permute(1, 2, 0).numpy()
-    np.testing.assert_allclose(found, resample(small, (480, 640)), atol=1e-4)
+    np.testing.assert_allclose(found, resample(small, (480, 640)), atol=1e-3)
 
 
 @pytest.mark.parametrize(
