@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest_plugins = ["evaluations", "network", "sources"]
+pytest_plugins = ["evaluations", "live_runs", "network", "sources"]
 """Their fixtures; what else they hold is imported."""
 
 
