@@ -191,7 +191,8 @@ class Registration:
     (float32 (H, W, 2), channels (dx, dy)) is given; a matrix is cheaper to apply.
     confidence: 0..1. warm: started from a prior. events: what happened to the state in time
     (`registration.temporal.Event`), empty on an ordinary frame. evidence: the numbers the confidence
-    rests on, as its registrar defines them.
+    rests on, as its registrar defines them. support: how well the field is known from place to place,
+    float32 on a grid of the registrar's own, pixel^-2 of its working picture; None where it does not say.
     """
 
     status: Status
@@ -202,6 +203,7 @@ class Registration:
     warm: bool = False
     events: tuple[str, ...] = ()
     evidence: tuple[float, ...] = ()
+    support: npt.NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         if (self.matrix is None) == (self.flow is None):

@@ -20,7 +20,7 @@ from streamfuse.frame import Registration, Status
 from streamfuse.fusion import colour, overlap
 from streamfuse.fusion.laplacian import LaplacianFuser
 from streamfuse.registration.field_filter import FieldFilter
-from streamfuse.registration.fit import SplineFit
+from streamfuse.registration.fit import SplineFit, holding
 from streamfuse.registration.mepma import edge_agreement
 from streamfuse.registration.warp import resample, warp_infrared
 from streamfuse.registration.working import normalise, to_working
@@ -124,7 +124,8 @@ def test_the_fit_without_factorisation_is_the_fit(seen: str) -> None:
     if seen == "nothing":
         precision.zero_()
     target = 5 + torch.randn(1, 2, *cells)
-    prior = torch.randn(1, 2, 11, 13), torch.tensor([0.05])
+    known = 4 * torch.rand(1, *cells) ** 4
+    prior = torch.randn(1, 2, 11, 13), holding(known, precision)
     for known in (None, prior):
         fits = [
             fit(target, precision, log_penalty=log_penalty, prior=known)

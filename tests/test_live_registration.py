@@ -23,7 +23,7 @@ from streamfuse.nn.live_registration import (
     neighbourhood_mean,
     working_shape,
 )
-from streamfuse.registration.fit import SplineFit, evidence
+from streamfuse.registration.fit import SplineFit, evidence, holding, supported
 from streamfuse.registration.live import LiveOptions, LiveRegistrar, stage_fit
 from streamfuse.registration.warp import warp_infrared
 from streamfuse.registration.working import FLOOR, LIMIT, WINDOW, normalise, pixel_grid, sample, to_working
@@ -163,7 +163,7 @@ class TestFit:
     def test_a_prior_holds_where_there_is_nothing_else(self) -> None:
         fitter, at = self.fitter()
         known = torch.stack([3 + 0.01 * at[0], -0.02 * at[1]])[None]
-        prior = fitter.project(known), torch.tensor([0.05])
+        prior = fitter.project(known), torch.full((1, *fitter.cells), 0.05)
         nothing = torch.zeros(1, 3, *fitter.cells)
         fit = fitter(torch.zeros_like(known), nothing, log_penalty=torch.zeros(2), prior=prior)
         assert (fitter.field(fit.coefficients) - known).abs().max() < 0.3
@@ -183,14 +183,48 @@ class TestFit:
     def test_evidence_grows_with_information_and_agreement(self) -> None:
         fitter, _ = self.fitter()
         u = torch.zeros(1, 2, *fitter.cells)
+
+        def judged(target: torch.Tensor, precision: torch.Tensor) -> torch.Tensor:
+            fit = fitter(target, precision, log_penalty=torch.zeros(2))
+            return evidence(fit, precision, supported(fit, precision, None).information)
+
         strong, weak = self.certain(fitter.cells, 1.0), self.certain(fitter.cells, 0.01)
-        clean = evidence(fitter(u, strong, log_penalty=torch.zeros(2)), strong)
-        faint = evidence(fitter(u, weak, log_penalty=torch.zeros(2)), weak)
         torn = torch.randn(u.shape, generator=torch.Generator().manual_seed(0)) * 12
-        noisy = evidence(fitter(torn, strong, log_penalty=torch.zeros(2)), strong)
+        clean, faint, noisy = judged(u, strong), judged(u, weak), judged(torn, strong)
         assert clean.shape == (1, 3)
         assert (clean > faint)[0, :2].all()
         assert clean[0, 2] > noisy[0, 2] + 0.3
+
+    def test_a_hundred_poor_frames_do_not_outvote_a_good_one(self) -> None:
+        """The left half was seen well; then smoke tells a tenth as much, the same falsehood each time."""
+        fitter, _ = self.fitter()
+        true, false = torch.zeros(1, 2, *fitter.cells), torch.full((1, 2, *fitter.cells), 3.0)
+        coefficients, known = (
+            torch.zeros(1, 2, fitter.y.count, fitter.x.count),
+            torch.full(true[:, 0].shape, 0.01),
+        )
+        for frame in range(101):
+            precision = self.certain(fitter.cells, 0.1).clone()
+            if frame == 0:
+                precision[..., :25] = 1.0
+            target = true if frame == 0 else false
+            held = coefficients, holding(known, precision)
+            fit = fitter(target, precision, log_penalty=torch.tensor([0.0, 4.0]), prior=held)
+            coefficients, (known, renewed) = fit.coefficients, supported(fit, precision, known)
+            if frame == 0:
+                assert renewed > 0.9
+        left, right = (fitter.field(coefficients)[..., part].mean() for part in (np.s_[:20], np.s_[30:]))
+        assert left < 1.0
+        assert right > 2.5
+        fit = fitter(
+            false,
+            self.certain(fitter.cells),
+            log_penalty=torch.tensor([0.0, 4.0]),
+            prior=(coefficients, holding(known, self.certain(fitter.cells))),
+        )
+        assert (
+            fitter.field(fit.coefficients)[..., :20].mean() > 2.0
+        )  # seen as well again, it is believed at once
 
 
 class TestWorking:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from streamfuse.clock import NS_PER_MS
 from streamfuse.frame import Image8, Registration, Rung, Status
 from streamfuse.metrics.temporal import displacement_jitter
-from streamfuse.registration.comparison import likeness
+from streamfuse.registration.comparison import explains_better, likeness
 from streamfuse.registration.field_filter import FieldFilter, displacements, mixed
 from streamfuse.registration.options import TemporalOptions
 from streamfuse.registration.scene_watch import SceneWatch
@@ -179,6 +179,36 @@ def test_after_a_break_the_very_next_frame_is_cold(what: dict, event: Event) -> 
     assert broken.events == (event,)
     assert "cold start" in broken.reason
     assert shift(broken) == pytest.approx(-9)
+
+
+def test_smoke_before_the_visible_camera_does_not_cost_the_field() -> None:
+    """The infrared goes on: cold at once, but the field stands until the new one is to be trusted."""
+    rig = Rig()
+    for _ in range(3):
+        rig.frame(field(5))
+    covered = rig.frame(field(-30, confidence=0.4), field(5, confidence=0.2), vis=texture(7))
+    assert rig.runs == ["cold"]
+    assert (covered.status, covered.events) == (Status.HELD, (Event.SCENE_CUT_VIS,))
+    assert shift(covered) == pytest.approx(5)
+    again = rig.frame(field(-30, confidence=0.4), field(5, confidence=0.2), vis=texture(8))
+    assert (rig.runs, again.status) == (["warm"], Status.HELD)  # tried again later, not in every frame
+    for scene in (texture(9), texture(9)):
+        cleared = rig.frame(field(6), field(6), vis=scene)
+    assert cleared.status is Status.OK
+    elsewhere = rig.frame(field(-30, confidence=0.4), vis=texture(10), ir=texture(11))
+    assert shift(elsewhere) == pytest.approx(-30)  # another scene in both: the past is over
+
+
+def test_chance_does_not_overrule(rng: np.random.Generator) -> None:
+    """Pictures with nothing in common: no field explains them clearly better than another."""
+    fields = [field(dx) for dx in (-9, 0, 9)]
+    for seed in range(6):
+        ir, vis = texture(20 + seed), texture(40 + seed)
+        assert not any(explains_better(ir, vis, one, other) for one in fields for other in fields)
+    scene = texture(3)
+    ir = cv2.warpAffine(scene, field(6).matrix[:2], (640, 480), borderMode=cv2.BORDER_REFLECT_101)
+    assert explains_better(ir, scene, field(6), field(3))
+    assert not explains_better(ir, scene, field(3), field(6))
 
 
 def test_key_frames_are_cold_and_agreement_changes_nothing() -> None:

@@ -1,5 +1,6 @@
 """The `live` registrar and fuser on the device: `registration.live` and `fusion` step by step in tensors."""
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, NamedTuple
 
@@ -14,8 +15,8 @@ from streamfuse.device.solve import DeviceFit
 from streamfuse.nn.live_registration import LiveRegistration, Matches, StageConfig
 from streamfuse.nn.network import Network
 from streamfuse.nn.precision import Precision, has_bfloat16
-from streamfuse.registration.fit import Fit, evidence
-from streamfuse.registration.live import PRIOR_PRECISION, Geometry
+from streamfuse.registration.fit import LEAST_RENEWED, Fit, evidence, holding, supported
+from streamfuse.registration.live import Geometry
 
 
 class Scene(NamedTuple):
@@ -27,7 +28,8 @@ class Scene(NamedTuple):
 
 
 class LiveEstimator:
-    """See `Estimator`; a code is the spline coefficients of the working picture's field.
+    """See `Estimator`; a code is the spline coefficients of the working picture's field, then how well it is
+    known at each cell.
 
     Args:
         shape: (H, W) of the visible picture. passes, precision: as of the registrar's options.
@@ -71,7 +73,9 @@ class LiveEstimator:
         self._pixels, self._cells = (
             torch.from_numpy(places)[None].to(device) for places in (geometry.pixels, geometry.cells)
         )
-        self.code_shape = (1, 2, geometry.fine.y.count, geometry.fine.x.count)
+        self._splines = (2, geometry.fine.y.count, geometry.fine.x.count)
+        self._grid = geometry.fine.cells
+        self.code_shape = (1, math.prod(self._splines) + math.prod(self._grid))
 
     def look(self, ir: Tensor, vis: Tensor, seen: Tensor) -> Scene:
         return Scene(
@@ -86,27 +90,37 @@ class LiveEstimator:
         return self._refine(scene, fit.coefficients, None)
 
     def warm(self, scene: Scene, code: Tensor, confidence: Tensor) -> Found:
-        return self._refine(scene, code, (code, PRIOR_PRECISION * confidence.view(1)))
+        return self._refine(scene, *self._parts(code))
 
     def flow(self, code: Tensor) -> Tensor:
-        return self._rows @ (code * self._to_full) @ self._columns.T
+        return self._rows @ (self._parts(code)[0] * self._to_full) @ self._columns.T
 
-    def _refine(self, scene: Scene, start: Tensor, held: tuple[Tensor, Tensor] | None) -> Found:
+    def _parts(self, code: Tensor) -> tuple[Tensor, Tensor]:
+        """Coefficients, and how well the field is known."""
+        count = math.prod(self._splines)
+        return code[:, :count].view(-1, *self._splines), code[:, count:].view(-1, *self._grid)
+
+    def _refine(self, scene: Scene, start: Tensor, known: Tensor | None) -> Found:
         fit: Fit | None = None
-        for _ in range(self._passes if held is None else 1):
+        for _ in range(self._passes if known is None else 1):
             flow = self._working_rows @ start @ self._working_columns.T
             at = self._pixels + flow.permute(0, 2, 3, 1)
             warped = whole(pull(scene.ir, at, "bilinear"))
             mask = whole(pull(scene.seen, at, "bilinear", border="zeros"))
             matches = self._match("fine", warped, scene.vis, mask)
+            held = None if known is None else (start, holding(known, matches.precision))
             there = pull(flow, self._cells + matches.mean.permute(0, 2, 3, 1), "bilinear")
             fit = self._fits["fine"](
                 matches.mean + there, matches.precision, log_penalty=self._penalties["fine"], prior=held
             )
             start = fit.coefficients
         assert fit is not None
-        trust = torch.sigmoid(self._network.confidence(evidence(fit, matches.precision)))[0, 0]
-        return Found(start, trust, torch.isfinite(trust) & torch.isfinite(start).all())
+        support = supported(fit, matches.precision, known)
+        rests_on = evidence(fit, matches.precision, support.information)
+        trust = torch.sigmoid(self._network.confidence(rests_on))[0, 0]
+        code = torch.cat([start.flatten(1), support.information.flatten(1)], dim=1)
+        usable = torch.isfinite(trust) & torch.isfinite(code).all() & (support.renewed[0] >= LEAST_RENEWED)
+        return Found(code, trust, usable)
 
     def _match(self, stage: Literal["coarse", "fine"], ir: Tensor, vis: Tensor, seen: Tensor) -> Matches:
         with self._autocast:

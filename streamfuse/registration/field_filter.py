@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamfuse.frame import Registration
-from streamfuse.sampling import apply_matrix
+from streamfuse.sampling import Matrix, apply_matrix, positions_of
 
 GRID = (8, 6)
 """Places (columns, rows) where fields are compared: smooth fields hold no more than that many freedoms."""
@@ -66,6 +66,12 @@ class FieldFilter:
         self.field, self._points = found, displacements(found, shape)
         self._weight, self._trend = 1.0, 0.0
         self._pending, self._withheld = None, 0
+
+    def carry(self, motion: Matrix, shape: tuple[int, int]) -> None:
+        """Move the field held along with the infrared picture: p_now = motion @ p_then."""
+        if self.field is not None:
+            self.field = carried(self.field, motion)
+            self._points = displacements(self.field, shape)
 
     def distance(self, found: Registration, shape: tuple[int, int]) -> float:
         """Root mean square distance from the field held, pixels of a REFERENCE_SIDE picture."""
@@ -125,8 +131,21 @@ def mixed(held: Registration, found: Registration, gain: float) -> Registration:
         return replace(found, matrix=before + gain * (now - before))
     if held.flow is not None and found.flow is not None and held.flow.shape == found.flow.shape:
         flow = cv2.addWeighted(held.flow, 1 - gain, found.flow, gain, 0)
-        return replace(found, flow=np.asarray(flow, np.float32))
+        support = found.support
+        if held.support is not None and support is not None and held.support.shape == support.shape:
+            support = held.support + np.float32(gain) * (support - held.support)
+        return replace(found, flow=np.asarray(flow, np.float32), support=support)
     return found
+
+
+def carried(field: Registration, motion: Matrix) -> Registration:
+    """The field once the infrared picture has moved by an affine map: p_now = motion @ p_then."""
+    if field.matrix is not None:
+        return replace(field, matrix=motion @ field.matrix)
+    assert field.flow is not None
+    positions = positions_of(field.flow)
+    moved = apply_matrix(motion, positions)
+    return replace(field, flow=field.flow + (moved - positions))
 
 
 def _unit(shape: tuple[int, int]) -> float:

@@ -29,6 +29,12 @@ TINY_RIDGE = 1e-3
 EVIDENCE_BLOCKS = 4
 NO_INFORMATION = 1e-4
 """px^-2 per match: a cell that knows its displacement to 100 px knows nothing."""
+HOLD = 0.25
+"""Weight of what was known against what is seen as well now: four fifths of a change are taken at once."""
+LEAST_SEEN = 0.1
+"""Share of what was known; a cell that sees less than that of it is held as if it saw so much."""
+LEAST_RENEWED = 1 / 16
+"""Share of a field that a frame must decide for the field to be that frame's: one part of EVIDENCE_BLOCKS."""
 
 
 class Fit(NamedTuple):
@@ -40,19 +46,53 @@ class Fit(NamedTuple):
     information: Tensor
 
 
-def evidence(fit: Fit, precision: Tensor) -> Tensor:
+def evidence(fit: Fit, precision: Tensor, support: Tensor) -> Tensor:
     """What a fit rests on, for judging it: (B, 3).
 
-    Logarithm of the mean information of the matches that agree with the field; the same, averaged over
-    EVIDENCE_BLOCKS x EVIDENCE_BLOCKS parts of the picture, so that one good corner is not enough; share of
-    the information that agrees. precision: (B, 3, h, w) as given to the fit.
+    Logarithm of the mean `support`; the same, averaged over EVIDENCE_BLOCKS x EVIDENCE_BLOCKS parts of the
+    picture, so that one good corner is not enough; share of the matches' information that agrees with the
+    field. precision: (B, 3, h, w) as given to the fit. support: information as of `supported`.
     """
-    information = (precision[:, 0] + precision[:, 2]) / 2
+    information = told(precision)
     agreeing = information * fit.weights
     total, agreed = information.mean(dim=(1, 2)), agreeing.mean(dim=(1, 2))
-    parts = F.adaptive_avg_pool2d(agreeing[:, None], EVIDENCE_BLOCKS)
+    parts = F.adaptive_avg_pool2d(support[:, None], EVIDENCE_BLOCKS)
     spread = torch.log(parts + NO_INFORMATION).mean(dim=(1, 2, 3))
-    return torch.stack([torch.log(agreed + NO_INFORMATION), spread, agreed / (total + NO_INFORMATION)], dim=1)
+    known = torch.log(support.mean(dim=(1, 2)) + NO_INFORMATION)
+    return torch.stack([known, spread, agreed / (total + NO_INFORMATION)], dim=1)
+
+
+def told(precision: Tensor) -> Tensor:
+    """Information (B, h, w) of matches with a precision (B, 3, h, w): its mean over directions."""
+    return (precision[:, 0] + precision[:, 2]) / 2
+
+
+def holding(known: Tensor, precision: Tensor) -> Tensor:
+    """Precision (B, h, w) with which a field that was `known` so well, (B, h, w), enters the next fit.
+
+    What a scene tells falsely it tells again in every frame, so frames do not add up: a hundred that see a
+    tenth as well must not outvote a good one. So cells weigh by the cube of their information, HOLD k^3
+    against s^3, and where as much is seen as was known, the frame decides.
+    """
+    seen = torch.maximum(told(precision), LEAST_SEEN * known + NO_INFORMATION)
+    return HOLD * known**3 / seen**2
+
+
+class Support(NamedTuple):
+    """information (B, h, w): how well a fitted field is known, by the matches that agree and by what held it.
+    renewed (B,): share of the field that this frame has decided, 0..1."""
+
+    information: Tensor
+    renewed: Tensor
+
+
+def supported(fit: Fit, precision: Tensor, known: Tensor | None) -> Support:
+    """What a fit leaves known of each cell when the field was `known` so well before, (B, h, w)."""
+    agreeing = told(precision) * fit.weights
+    if known is None:
+        return Support(agreeing, torch.ones_like(agreeing[:, 0, 0]))
+    taken = agreeing**3 / (agreeing**3 + HOLD * known**3 + NO_INFORMATION**3)
+    return Support(torch.lerp(known, agreeing, taken), taken.mean(dim=(1, 2)))
 
 
 def _cubic(positions: Tensor, count: int, spacing: float, order: int) -> Tensor:
@@ -226,7 +266,7 @@ class SplineFit:
         Args:
             target: (B, 2, h, w) displacement in working pixels. precision: (B, 3, h, w) [xx, xy, yy], px^-2.
             log_penalty: (2,) natural logarithms of ridge and bending strength.
-            prior: what was known before, as coefficients (B, 2, I, J) and a precision per cell (B,), px^-2.
+            prior: what was known before, as coefficients (B, 2, I, J) and its precision (B, h, w), px^-2.
             affine_only: leave out all that is not affine.
         """
         batch = target.shape[0]
@@ -234,8 +274,7 @@ class SplineFit:
         known = held.new_zeros(batch, held.shape[0])
         if prior is not None:
             coefficients, strength = prior
-            whole = self._quadratic(self.by.new_ones(1, *self.cells)) * strength.view(-1, 1, 1)
-            block = twice(whole)
+            block = twice(self._quadratic(strength))
             flat = coefficients.flatten(1)
             held = held + block
             known = (block @ flat[..., None])[..., 0]

@@ -21,7 +21,7 @@ from streamfuse.frame import Flow, Image8, Mask, Registration, Status
 from streamfuse.nn.live_registration import LiveRegistration, Matches, StageConfig, working_shape
 from streamfuse.nn.models import load_model
 from streamfuse.nn.precision import Precision, reduced_precision
-from streamfuse.registration.fit import Fit, SplineFit, evidence
+from streamfuse.registration.fit import LEAST_RENEWED, Fit, SplineFit, evidence, holding, supported
 from streamfuse.registration.working import normalise, pixel_grid, sample, to_working
 from streamfuse.registry import Options
 from streamfuse.spans import span
@@ -29,9 +29,7 @@ from streamfuse.spans import span
 MIN_SIDE = 32
 """Pixels: below this there are too few cells to fit a field to."""
 PRIOR_PRECISION = 0.1
-"""px^-2 per match, at full confidence: the last field weighs about as much as what one frame of a plain
-scene tells, so a field settles within a few frames and noise is averaged over them.
-"""
+"""px^-2 per match, at full confidence: how well a field counts as known that does not say so itself."""
 
 
 class LiveOptions(Options):
@@ -55,9 +53,12 @@ class LiveOptions(Options):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """Coefficients of a field on the working picture, what they rest on, and trust in them, 0..1."""
+    """Coefficients of a field on the working picture, how well it is known at each cell (h, w), the share of
+    it that this frame decided, what it rests on, and trust in it, 0..1."""
 
     coefficients: Tensor
+    support: Tensor
+    renewed: float
     evidence: Tensor
     confidence: float
     warm: bool
@@ -116,6 +117,12 @@ class Geometry:
             flow = sample(prior.flow, at)
         return self.fine.project(torch.from_numpy(flow).permute(2, 0, 1)[None].float() / self.to_full)
 
+    def known(self, prior: Registration) -> Tensor:
+        """How well a field is known at the cells, (1, h, w)."""
+        if prior.support is not None and prior.support.shape == self.fine.cells:
+            return torch.from_numpy(prior.support)[None]
+        return torch.full((1, *self.fine.cells), PRIOR_PRECISION * prior.confidence)
+
 
 class LiveRegistrar:
     """See the module. Pictures of any size from 32 x 32; about 400 x 304 of them is looked at.
@@ -152,11 +159,14 @@ class LiveRegistrar:
         """The field of an attempt for pictures of this shape."""
         with span("field"):
             flow = self._at(shape).full_flow(attempt.coefficients)
+        seen = attempt.renewed >= LEAST_RENEWED
         return Registration(
-            status=Status.OK,
+            status=Status.OK if seen else Status.OFF,
+            reason="" if seen else "too little of the scene is seen",
             confidence=attempt.confidence,
             flow=flow,
             warm=attempt.warm,
+            support=attempt.support.numpy(),
             evidence=tuple(attempt.evidence.tolist()),
         )
 
@@ -206,9 +216,7 @@ class LiveRegistrar:
         prior: Registration | None,
     ) -> Attempt:
         """Warp by the start, match, and fit the whole field, held by the start if that is a prior."""
-        held = None
-        if prior is not None:
-            held = start, torch.tensor([PRIOR_PRECISION * prior.confidence])
+        known = None if prior is None else geometry.known(prior)
         fit: Fit | None = None
         precision = torch.empty(0)
         for _ in range(self.options.passes if prior is None else 1):
@@ -221,13 +229,22 @@ class LiveRegistrar:
             found = _merge(matches.mean.cpu())
             there = sample(flow, geometry.cells + found)
             target = torch.from_numpy(found + there).permute(2, 0, 1)[None]
+            held = None if known is None else (start, holding(known, precision))
             with span("fit"):
                 fit = geometry.fine(target, precision, log_penalty=self._penalties["fine"], prior=held)
             start = fit.coefficients
         assert fit is not None
-        rests_on = evidence(fit, precision)[0]
+        support = supported(fit, precision, known)
+        rests_on = evidence(fit, precision, support.information)[0]
         trust = torch.sigmoid(self.network.confidence(rests_on.to(self.device)))
-        return Attempt(fit.coefficients, rests_on, float(trust), prior is not None)
+        return Attempt(
+            coefficients=fit.coefficients,
+            support=support.information[0],
+            renewed=float(support.renewed),
+            evidence=rests_on,
+            confidence=float(trust),
+            warm=prior is not None,
+        )
 
     def _match(self, stage: Literal["coarse", "fine"], ir: Image8, vis: Tensor, seen: Mask) -> Matches:
         with span(stage), self._reduced:

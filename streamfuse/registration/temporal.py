@@ -12,9 +12,11 @@ within two or three frames, a single wild field is withheld.
 
 *Trust.* Do no harm: a field below `min_confidence` is not used, and after that one must reach
 `regain_confidence` to be believed again. Meanwhile the last good field stands in for up to `hold_s`
-(`held`), then the rig calibration (`calibration`), then the visible picture alone (`off`). The field is not
-carried along by the motion of the scene: it belongs to the rig, and what moves through the picture does not
-move it.
+(`held`), then the rig calibration (`calibration`), then the visible picture alone (`off`). A cut in the
+visible stream alone, while the infrared shows the same scene as before, is something that came between, such
+as smoke: the next frame starts cold, but the field is held until another one is trusted. The field belongs to
+the rig, and what moves through the pictures does not move it; a camera that creeps against the other does
+(`creep`).
 
 Everything unusual is an `Event`: named in the frame's reason, listed in `Registration.events`, counted in the
 statistics.
@@ -28,7 +30,8 @@ import numpy as np
 
 from streamfuse.clock import NS_PER_S
 from streamfuse.frame import Image8, Mask, Registration, Rung, Status
-from streamfuse.registration.comparison import likeness
+from streamfuse.registration.comparison import explains_better
+from streamfuse.registration.creep import Creep
 from streamfuse.registration.field_filter import FieldFilter
 from streamfuse.registration.options import TemporalOptions
 from streamfuse.registration.scene_watch import SceneWatch
@@ -37,9 +40,6 @@ GAP_NS = NS_PER_S
 """Frames further apart do not continue one another: in 1 s a panning camera is somewhere else."""
 SAME_FIELD = 1.0
 """Pixels at 640 columns: a cold field this close to the one in use agrees with it."""
-CLEARLY_BETTER = 0.01
-"""Block correlation by which a cold field must explain the pictures better than the one in use. Between
-fields half a pixel apart the correlation differs by less from noise alone."""
 IDENTITY = np.eye(3)
 
 
@@ -100,14 +100,17 @@ class TemporalRegistration:
         self._watches = {"ir": SceneWatch(), "vis": SceneWatch()}
         self._seen: tuple[int, tuple[int, int]] | None = None
         self._filter = FieldFilter()
+        self._creep = Creep()
         self.reset(Event.FIRST)
 
     def reset(self, cause: Event = Event.FIRST) -> None:
         """Forget the field; the next frame starts cold."""
         self._cause = cause
         self._filter.field = None
+        self._creep.forget()
         self._good_ns = 0
         self._trusting = True
+        self._doubted = False
         self._since_key = 0
         self._wait = self._next_wait = 0
 
@@ -139,7 +142,9 @@ class TemporalRegistration:
             cause = Event.SCENE_CUT_IR
         elif self._filter.field is not None and t_ns - self._good_ns > self._options.hold_s * NS_PER_S:
             cause = Event.EXPIRED
-        if cause is not None:
+        if cause is Event.SCENE_CUT_VIS and not cuts["ir"]:
+            self._cause, self._doubted, self._trusting = cause, True, False
+        elif cause is not None:
             self.reset(cause)
         return cause
 
@@ -164,6 +169,9 @@ class TemporalRegistration:
         """
         if rung is not Rung.FULL and rung is not Rung.REFINE:
             return self.unregistered(rung)
+        motion = self._creep.step(ir, vis, t_ns=t_ns, valid=valid) if self._options.temporal else None
+        if motion is not None:
+            self._filter.carry(motion, (vis.shape[0], vis.shape[1]))
         if rung is Rung.REFINE:
             start = self._filter.field or identity(Status.CALIBRATION, "")
             return self._judge(run(start), (), vis.shape, t_ns)
@@ -184,6 +192,14 @@ class TemporalRegistration:
         prior = self._filter.field
         if prior is None:
             return run(None), (self._cause,)
+        if self._doubted and self._wait == 0:
+            self._doubted = False
+            cold = run(None)
+            if self._usable(cold):
+                self._filter.restart(cold, vis.shape)
+            else:
+                self._back_off()
+            return cold, (self._cause,)
         self._since_key += 1
         if self._since_key >= self._options.key_interval:
             self._since_key = 0
@@ -191,8 +207,7 @@ class TemporalRegistration:
             if self._usable(cold):
                 if self._filter.distance(cold, vis.shape) <= SAME_FIELD:
                     return cold, (Event.KEY_FRAME,)
-                by_cold, by_prior = likeness(ir, vis, (cold, prior), valid=valid)
-                if by_cold > by_prior + CLEARLY_BETTER:
+                if explains_better(ir, vis, cold, prior, valid=valid):
                     self._filter.restart(cold, vis.shape)
                     return cold, (Event.KEY_FRAME, Event.OVERRULED)
             return run(prior), (Event.KEY_FRAME,)
@@ -203,10 +218,14 @@ class TemporalRegistration:
         if self._wait > 0:
             self._wait -= 1
             return warm, ()
-        self._next_wait = min(2 * self._next_wait + 1, self._options.key_interval)
-        self._wait = self._next_wait
+        self._back_off()
         cold = run(None)
         return (cold if cold.confidence > warm.confidence else warm), (Event.LOW_CONFIDENCE,)
+
+    def _back_off(self) -> None:
+        """The next cold try comes later than this one did."""
+        self._next_wait = min(2 * self._next_wait + 1, self._options.key_interval)
+        self._wait = self._next_wait
 
     def _usable(self, found: Registration) -> bool:
         """Whether a field would be used."""
