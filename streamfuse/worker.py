@@ -26,7 +26,7 @@ from streamfuse.fusion.fuser import Fuser
 from streamfuse.pairing.motion import Compensation, MotionCompensator
 from streamfuse.pairing.options import MotionMode
 from streamfuse.registration import REGISTRARS
-from streamfuse.registration.registrar import Registrar
+from streamfuse.registration.registrar import Registrar, search
 from streamfuse.registration.temporal import TemporalRegistration, identity
 from streamfuse.registration.warp import warp_infrared
 from streamfuse.spans import span, timed
@@ -41,8 +41,21 @@ class JointModel(Protocol):
     ) -> tuple[Registration, Image8]: ...
 
 
+@runtime_checkable
+class PreparableModel(Protocol):
+    """A registrar or fuser whose first pictures would take much longer than those that follow."""
+
+    def prepare(self, shape: tuple[int, int]) -> None:
+        """Do beforehand what only the first pictures of a size (rows, columns) need."""
+        ...
+
+
 class FrameWorker(Protocol):
     """What turns pairs into fused frames, one at a time or a few under way at once. Made by `make_worker`."""
+
+    def prepare(self, *, ir_size: tuple[int, int], vis_size: tuple[int, int]) -> None:
+        """Get ready for pictures of these sizes (width, height); else the first pair takes as much longer."""
+        ...
 
     def submit(
         self, pair: FramePair, *, seq: int, dropped: dict[str, int], rung: Rung, rung_reason: str
@@ -178,6 +191,13 @@ class Worker:
         if self._motion is not None:
             self._motion.reset()
 
+    def prepare(self, *, ir_size: tuple[int, int], vis_size: tuple[int, int]) -> None:
+        """See `FrameWorker`. The size of the infrared makes no difference."""
+        for model in (self._registrar, self._fuser):
+            if isinstance(model, PreparableModel):
+                with span("prepare"):
+                    model.prepare((vis_size[1], vis_size[0]))
+
     def submit(
         self, pair: FramePair, *, seq: int, dropped: dict[str, int], rung: Rung, rung_reason: str
     ) -> list[FusedFrame]:
@@ -291,7 +311,13 @@ class Worker:
 
         with self._timed("register", located):
             registration = located.registration = self._temporal.register(
-                ir_in_vis, y, run, t_ns=located.pair.t_capture, valid=ir_valid, rung=located.rung
+                ir_in_vis,
+                y,
+                run,
+                lambda: search(self._registrar, ir_in_vis, y, valid=ir_valid),
+                t_ns=located.pair.t_capture,
+                valid=ir_valid,
+                rung=located.rung,
             )
         if fused is not None and registration.status is Status.OK and registration.flow is fused[0].flow:
             located.fused_y = fused[1]

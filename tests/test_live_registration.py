@@ -301,6 +301,22 @@ class TestRegistrar:
         prior = Registration(status=Status.OK, confidence=1.0, matrix=np.eye(3))
         assert registrar.register(textured(SHAPE), textured(SHAPE, 1), prior=prior).warm
 
+    @pytest.mark.parametrize("passes", [1, 2])
+    def test_a_search_in_pieces_finds_what_one_at_once_finds(
+        self, network: LiveRegistration, passes: int
+    ) -> None:
+        registrar = LiveRegistrar(LiveOptions(passes=passes), network=network)
+        ir, vis, valid = textured(SHAPE), textured(SHAPE, 1), np.full(SHAPE, 255, np.uint8)
+        valid[:, :20] = 0
+        whole, pieces = registrar.register(ir, vis, valid=valid), []
+        for piece in registrar.search(ir, vis, valid=valid):
+            pieces.append(piece)
+            registrar.register(vis, textured(SHAPE, len(pieces)), prior=whole)  # the next frame's work
+        assert pieces[:-1] == [None] * (3 + 3 * passes)
+        assert pieces[-1] is not None
+        np.testing.assert_array_equal(pieces[-1].flow, whole.flow)
+        assert (pieces[-1].confidence, pieces[-1].warm) == (whole.confidence, False)
+
     def test_the_fit_belongs_to_the_matches(self, network: LiveRegistration) -> None:
         for stage in (network.coarse, network.fine):
             picture = torch.randn(1, 1, 304, 400)

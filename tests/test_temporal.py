@@ -1,5 +1,6 @@
 """Registration in time: guards, filter, trust. Invented sequences, no pictures that need matching."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import cv2
@@ -42,11 +43,17 @@ def texture(seed: int, size: tuple[int, int] = SHAPE) -> Image8:
 
 
 class Rig:
-    """A temporal registration whose frames are told what the registrar finds, cold and warm."""
+    """A temporal registration whose frames are told what the registrar finds, cold and warm.
 
-    def __init__(self, *, calibrated: bool = False, **options: object) -> None:
+    pieces: that a key frame's search takes. warms: the registrar can start from a prior.
+    """
+
+    def __init__(
+        self, *, calibrated: bool = False, pieces: int = 1, warms: bool = True, **options: object
+    ) -> None:
         self.state = TemporalRegistration(TemporalOptions(**options), calibrated=calibrated)
         self.t_ms = 0.0
+        self.pieces, self.warms = pieces, warms
         self.runs: list[str] = []
         self.ir, self.vis = texture(1), texture(2)
 
@@ -63,14 +70,21 @@ class Rig:
     ) -> Registration:
         def run(prior: Registration | None) -> Registration:
             self.runs.append("cold" if prior is None else "warm")
-            return cold if prior is None or warm is None else warm
+            return cold if prior is None else replace(warm or cold, warm=self.warms)
+
+        def search() -> Iterator[Registration | None]:
+            for _ in range(self.pieces - 1):
+                self.runs.append("piece")
+                yield None
+            self.runs.append("piece")
+            yield cold
 
         self.runs.clear()
         self.t_ms += step_ms
         t_ns = round(self.t_ms * NS_PER_MS)
         ir, vis = self.ir if ir is None else ir, self.vis if vis is None else vis
         self.state.look(ir, vis, t_ns=t_ns, epochs=epochs)
-        return self.state.register(ir, vis, run, t_ns=t_ns, rung=rung)
+        return self.state.register(ir, vis, run, search, t_ns=t_ns, rung=rung)
 
 
 # --- the filter -------------------------------------------------------------------------------------------
@@ -211,28 +225,58 @@ def test_chance_does_not_overrule(rng: np.random.Generator) -> None:
     assert not explains_better(ir, scene, field(3), field(6))
 
 
-def test_key_frames_are_cold_and_agreement_changes_nothing() -> None:
-    rig = Rig(key_interval=4)
-    starts = []
-    for _ in range(9):
-        rig.frame(field(5))
-        starts.append(rig.runs[0])
-    assert starts == ["cold", "warm", "warm", "warm", "cold", "warm", "warm", "warm", "cold"]
+def test_a_key_frame_is_searched_beside_the_frames_after_it_and_agreement_changes_nothing() -> None:
+    rig = Rig(key_interval=5, pieces=3)
+    frames = [(rig.frame(field(5.5), field(5)), tuple(rig.runs)) for _ in range(13)]
+    warm, piece = ("warm",), ("piece", "warm")
+    period = [piece, piece, piece, warm, warm]
+    assert [runs for _, runs in frames] == [("cold",), *[warm] * 5, *period, *period[:2]]
+    assert [n for n, (found, _) in enumerate(frames) if Event.KEY_FRAME in found.events] == [5, 10]
+    assert not any(Event.OVERRULED in found.events for found, _ in frames)
+    assert [shift(found) for found, _ in frames[6:]] == pytest.approx([5.0] * 7, abs=0.1)
 
 
-def test_a_key_frame_overrules_a_wrong_field_and_only_a_wrong_one() -> None:
-    scene = texture(3)
-    right = field(6)
-    # pulling by +6 gives the scene back
-    ir = cv2.warpAffine(scene, right.matrix[:2], (640, 480), borderMode=cv2.BORDER_REFLECT_101)
-    for locked, cold, kept in ((field(-6), right, 6), (right, field(-6), 6)):
-        rig = Rig(key_interval=3)
-        for _ in range(3):
-            rig.frame(locked, locked, ir=ir, vis=scene)
-        found = rig.frame(cold, locked, ir=ir, vis=scene)
-        assert shift(found) == pytest.approx(kept)
-        assert (Event.OVERRULED in found.events) == (locked is not right)
-        assert Event.KEY_FRAME in found.events
+def shifted(scene: Image8, right: Registration) -> Image8:
+    """The picture that pulling by `right` gives `scene` back from."""
+    return cv2.warpAffine(scene, right.matrix[:2], (640, 480), borderMode=cv2.BORDER_REFLECT_101)
+
+
+@pytest.mark.parametrize("pieces", [1, 4])
+def test_a_key_frame_overrules_a_wrong_field_and_only_a_wrong_one(pieces: int) -> None:
+    scene, right, wrong = texture(3), field(6), field(-6)
+    ir = shifted(scene, right)
+    for locked, searched in ((wrong, right), (right, wrong)):
+        rig = Rig(key_interval=3, pieces=pieces)
+        rig.frame(locked, ir=ir, vis=scene)
+        for _ in range(2 + pieces):
+            before = rig.frame(searched, locked, ir=ir, vis=scene)
+            assert shift(before) == pytest.approx(shift(locked))
+        # A narrow search refines whatever it is given.
+        found = rig.frame(searched, searched if locked is wrong else locked, ir=ir, vis=scene)
+        assert shift(found) == pytest.approx(6)
+        assert (Event.OVERRULED in found.events) == (locked is wrong)
+        assert found.status is Status.OK
+        assert found.warm
+
+
+def test_what_was_searched_before_a_break_overrules_nothing_after_it() -> None:
+    scene, right = texture(3), field(6)
+    ir = shifted(scene, right)
+    rig = Rig(key_interval=2, pieces=3)
+    for _ in range(5):
+        rig.frame(right, field(-6), ir=ir, vis=scene)
+    rig.frame(field(-6), ir=ir, vis=scene, epochs=(1, 0))
+    assert rig.runs == ["cold"]
+    after = rig.frame(right, field(-6), ir=ir, vis=scene, epochs=(1, 0))
+    assert rig.runs == ["warm"]
+    assert after.events == ()
+
+
+def test_a_registrar_that_always_searches_is_not_asked_to_search_again() -> None:
+    rig = Rig(key_interval=2, warms=False)
+    for _ in range(6):
+        assert Event.KEY_FRAME not in rig.frame(field(5)).events
+        assert "piece" not in rig.runs
 
 
 def test_the_better_field_explains_the_pictures_better() -> None:

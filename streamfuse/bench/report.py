@@ -24,8 +24,8 @@ STAGES = (
     "luma",
     "calibrate",
     "register",
-    "coarse",
-    "fine",
+    "features",
+    "match",
     "maps",
     "correlate",
     "fit",
@@ -37,7 +37,7 @@ STAGES = (
     "encode",
     "write",
 )
-"""Spans in the order of a frame's way; those from `coarse` to `field` are inside `register`."""
+"""Spans in the order of a frame's way; those from `features` to `field` are inside `register`."""
 
 BAR, GAP, LABELS, BARS, FIGURES = 18, 10, 470, 520, 130
 """Of the plot, pixels: height of a bar and of the space below it; width of the three columns."""

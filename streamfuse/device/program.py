@@ -39,8 +39,8 @@ class Pass(StrEnum):
     """What is done for a frame.
 
     COLD searches. WARM refines the held field, or none. AGAIN does both: the warm field counts if it can be
-    used, else the one trusted more. KEY does both, too: the search counts if it agrees with the held
-    field, or is trusted more. REUSE takes the held field, CALIBRATION none.
+    used, else the one trusted more. KEY does both, too: the search overrules if it differs from the held
+    field and is trusted more. REUSE takes the held field, CALIBRATION none.
     """
 
     COLD = "cold"
@@ -240,8 +240,9 @@ class Program:
             prefer_warm = prefer_warm | (warm.confidence >= self._needed())
         else:
             apart = self._filter.distance(estimator.flow(cold.code), estimator.flow(held.code))
-            good = cold.usable & (cold.confidence >= self._needed())
-            prefer_warm = ~good | (prefer_warm & (apart > SAME_FIELD))
+            overrules = (cold.confidence > warm.confidence) & (apart > SAME_FIELD)
+            sound = warm.confidence >= self._needed()
+            prefer_warm = (sound & ~overrules) | ~cold.usable | (cold.confidence < self._needed())
         take_warm = held.known & warm.usable & prefer_warm
         chosen = (torch.where(take_warm, w, c) for w, c in zip(warm[:3], cold[:3], strict=True))
         return scene, Found(*chosen), take_warm
@@ -280,7 +281,7 @@ class Program:
                 found,
                 known=held.known,
                 good=good,
-                # A search that does not agree with the field in use, and is taken, overrules it.
+                # A search of a key frame that is taken overrules the field in use.
                 sure=~warm if which is Pass.KEY else torch.zeros_like(warm),
                 flow_of=self._estimator.flow,
             )

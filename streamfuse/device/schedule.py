@@ -1,7 +1,8 @@
 """Which pass a frame gets. Pure policy: it knows the frames that have come back, not those under way.
 
 The guards, the key frames and the growing intervals between tries are those of `registration.temporal`. What
-differs is when the device's answers are known: two frames later.
+differs is when the device's answers are known: two frames later. And a key frame is searched whole with its
+refinement, not piece by piece beside the frames after it: here that makes no frame late.
 """
 
 from collections.abc import Collection

@@ -29,7 +29,7 @@ from streamfuse.evaluation.warm_footage import Added, Footage, field_at, places
 from streamfuse.frame import Flow, Image8, Mask, Registration, Status
 from streamfuse.metrics.temporal import displacement_jitter
 from streamfuse.registration.options import TemporalOptions
-from streamfuse.registration.registrar import Registrar
+from streamfuse.registration.registrar import Registrar, Search, search
 from streamfuse.registration.temporal import TemporalRegistration, identity
 from streamfuse.registration.trust import GOOD_PX
 from streamfuse.registration.working import sample
@@ -184,6 +184,9 @@ class _Passes:
             self.warm.append((found, self.took_ms))
         return found
 
+    def search(self) -> Search:
+        return search(self._registrar, self.ir, self.vis, valid=self.valid)
+
 
 @dataclass(frozen=True, slots=True)
 class _Truth:
@@ -214,7 +217,7 @@ def _keep(way: Way, found: Registration, truth: _Truth, passes: _Passes) -> Regi
 def _step(state: TemporalRegistration, passes: _Passes, number: int) -> Registration:
     t_ns = number * FRAME_NS
     state.look(passes.ir, passes.vis, t_ns=t_ns, epochs=(0, 0))
-    return state.register(passes.ir, passes.vis, passes, t_ns=t_ns, valid=passes.valid)
+    return state.register(passes.ir, passes.vis, passes, passes.search, t_ns=t_ns, valid=passes.valid)
 
 
 class _Own:

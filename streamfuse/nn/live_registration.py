@@ -225,7 +225,10 @@ class Stage(nn.Module):
 
     def forward(self, ir: Tensor, vis: Tensor, valid: Tensor | None = None) -> Matches:
         """Match every `step`-th cell of `vis` in `ir`. valid: (B, 1, H, W), 1 where `ir` holds picture."""
-        features_ir, features_vis = self.encode(ir, "ir"), self.encode(vis, "vis")
+        return self.match(self.encode(ir, "ir"), self.encode(vis, "vis"), valid)
+
+    def match(self, features_ir: Tensor, features_vis: Tensor, valid: Tensor | None = None) -> Matches:
+        """`forward` from the features on."""
         moving = bounded(self.describe(features_ir))
         fixed = bounded(self.describe(features_vis)) * F.softplus(self.gain(features_vis))
         if valid is not None:

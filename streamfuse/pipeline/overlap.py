@@ -19,6 +19,10 @@ class OverlappedWorker:
         self._thread = ThreadPoolExecutor(1, "streamfuse-render")
         self._under_way: Future[FusedFrame] | None = None
 
+    def prepare(self, *, ir_size: tuple[int, int], vis_size: tuple[int, int]) -> None:
+        """See `FrameWorker`."""
+        self._worker.prepare(ir_size=ir_size, vis_size=vis_size)
+
     def submit(
         self, pair: FramePair, *, seq: int, dropped: dict[str, int], rung: Rung, rung_reason: str
     ) -> list[FusedFrame]:

@@ -21,6 +21,7 @@ from streamfuse.config import Component, Config, load_config, parse_config
 from streamfuse.errors import ConfigError, SinkError
 from streamfuse.frame import STREAMS, DropCause, FusedFrame, SourceInfo, Stream
 from streamfuse.ladder import Ladder
+from streamfuse.memory import keep_freed_memory
 from streamfuse.pairing.matcher import Matcher
 from streamfuse.pairing.wait_budget import WaitBudget
 from streamfuse.pipeline.core import FusionCore
@@ -33,7 +34,7 @@ from streamfuse.pipeline.sink_runner import SinkRunner, WindowRunner
 from streamfuse.pipeline.statistics import Report, Statistics
 from streamfuse.sinks import SINKS
 from streamfuse.threads import use_threads
-from streamfuse.worker import FrameWorker, Worker, make_worker
+from streamfuse.worker import Worker, make_worker
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ class Pipeline:
         }
         self.live = self._decide_live()
         self._calibration = None if config.calibration is None else RigCalibration.load(config.calibration)
-        self._worker = make_worker(
+        worker = self._worker = make_worker(
             config.registration,
             config.fusion,
             calibration=self._calibration,
@@ -76,6 +77,9 @@ class Pipeline:
             options=config.worker,
             clock=self._clock,
         )
+        self._overlapped: OverlappedWorker | None = None
+        if isinstance(worker, Worker) and not self.live:
+            self._worker = self._overlapped = OverlappedWorker(worker)
         self._runners: list[SinkRunner] = []
         self._windows: list[WindowRunner] = []
         self._make_sinks(config.sinks)
@@ -160,6 +164,7 @@ class Pipeline:
             raise RuntimeError("a Pipeline runs once; make another one")
         self._started = True
         restore_threads = use_threads(self._config.worker.threads)
+        keep_freed_memory()
         try:
             self._open()
             yield from self._run_live() if self.live else self._run_offline()
@@ -223,11 +228,21 @@ class Pipeline:
             for stream, reader in self._readers.items():
                 self.infos[stream] = reader.open()
             driver = "vis" if self._config.pairing.driver == "auto" else self._config.pairing.driver
+            self._prepare()
             for output in self._outputs:
                 output.start(fps=self.infos[driver].fps)
         except BaseException:
             self._close_readers()
             raise
+
+    def _prepare(self) -> None:
+        """Have the worker ready before the first frame, where it is known what comes and worth it."""
+        rig, infos = self._calibration, [self.infos[stream] for stream in STREAMS]
+        ir_size, vis_size = (
+            [(info.width, info.height) for info in infos] if rig is None else (rig.ir_size, rig.vis_size)
+        )
+        if all(ir_size + vis_size) and any(info.frame_count != 1 for info in infos):
+            self._worker.prepare(ir_size=ir_size, vis_size=vis_size)
 
     def _close_readers(self) -> None:
         for reader in self._readers.values():
@@ -261,13 +276,13 @@ class Pipeline:
             if not window.pump(PUMP_MS):
                 self._stop.set()
 
-    def _core(self, matcher: Matcher, offset: OffsetInUse | None, worker: FrameWorker) -> FusionCore:
+    def _core(self, matcher: Matcher, offset: OffsetInUse | None) -> FusionCore:
         options, ladder = self._config.pipeline, None
         if self.live and options.ladder:
             ladder = Ladder(budget_ns=self._budget_ns, reuse_frames=options.reuse_frames)
         return FusionCore(
             matcher,
-            worker,
+            self._worker,
             live=self.live,
             budget_ns=self._budget_ns,
             clock=self._clock,
@@ -302,8 +317,7 @@ class Pipeline:
         return recorded
 
     def _run_offline(self) -> Iterator[FusedFrame]:
-        overlapped = OverlappedWorker(self._worker) if isinstance(self._worker, Worker) else None
-        core = self._core(self._matcher(), self._offset, overlapped or self._worker)
+        core = self._core(self._matcher(), self._offset)
         # Pictures that a caller's own code makes are made on the caller's thread, when they are needed.
         ahead = {
             stream: ReadAhead(reader)
@@ -320,8 +334,8 @@ class Pipeline:
                     break
         finally:
             core.finish()
-            if overlapped is not None:
-                overlapped.close()
+            if self._overlapped is not None:
+                self._overlapped.close()
             for thread in ahead.values():
                 thread.close()
             self._close_readers()
@@ -364,7 +378,7 @@ class Pipeline:
             )
             for stream, reader in self._readers.items()
         }
-        runner = LiveRunner(self._core(matcher, offset, self._worker), captures, deliver, clock=self._clock)
+        runner = LiveRunner(self._core(matcher, offset), captures, deliver, clock=self._clock)
         if offset is not None:
             offset.start()
         runner.start()

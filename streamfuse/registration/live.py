@@ -6,6 +6,7 @@ the fit as well.
 Everything happens on the working picture; the field is evaluated at full size from its coefficients.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -17,15 +18,17 @@ from pydantic import Field
 from torch import Tensor
 
 from streamfuse.errors import DataError
-from streamfuse.frame import Flow, Image8, Mask, Registration, Status
-from streamfuse.nn.live_registration import LiveRegistration, Matches, StageConfig, working_shape
+from streamfuse.frame import Flow, Image8, Mask, Registration, Status, Stream
+from streamfuse.nn.live_registration import LiveRegistration, Matches, Stage, StageConfig, working_shape
 from streamfuse.nn.models import load_model
 from streamfuse.nn.precision import Precision, reduced_precision
-from streamfuse.registration.fit import LEAST_RENEWED, Fit, SplineFit, evidence, holding, supported
+from streamfuse.registration.fit import LEAST_RENEWED, SplineFit, evidence, holding, supported
+from streamfuse.registration.registrar import Search
 from streamfuse.registration.working import normalise, pixel_grid, sample, to_working
 from streamfuse.registry import Options
 from streamfuse.spans import span
 
+StageName = Literal["coarse", "fine"]
 MIN_SIDE = 32
 """Pixels: below this there are too few cells to fit a field to."""
 PRIOR_PRECISION = 0.1
@@ -144,16 +147,27 @@ class LiveRegistrar:
         self.device = device
         self.network = network.eval()
         self._reduced = reduced_precision(options.precision, device)
+        self._stages: dict[StageName, Stage] = {"coarse": network.coarse, "fine": network.fine}
         self._penalties = {
             "coarse": network.coarse_penalty.detach().cpu(),
             "fine": network.fine_penalty.detach().cpu(),
         }
         self._geometry: Geometry | None = None
 
+    def prepare(self, shape: tuple[int, int]) -> None:
+        """Load, allocate and choose algorithms for pictures of a size (rows, columns), on noise."""
+        ir, vis = np.random.default_rng(0).integers(0, 256, (2, *shape), np.uint8)
+        self.register(ir, vis, prior=self.register(ir, vis))
+
     def register(
         self, ir: Image8, vis: Image8, *, valid: Mask | None = None, prior: Registration | None = None
     ) -> Registration:
         return self.registration(self.attempt(ir, vis, valid=valid, prior=prior), ir.shape)
+
+    def search(self, ir: Image8, vis: Image8, *, valid: Mask | None = None) -> Search:
+        """See `PiecewiseRegistrar`: 4 pieces, 3 for each of `passes`, at most a third of a warm pass long."""
+        for attempt in self._pieces(ir, vis, valid):
+            yield None if attempt is None else self.registration(attempt, ir.shape)
 
     def registration(self, attempt: Attempt, shape: tuple[int, ...]) -> Registration:
         """The field of an attempt for pictures of this shape."""
@@ -170,11 +184,20 @@ class LiveRegistrar:
             evidence=tuple(attempt.evidence.tolist()),
         )
 
-    @torch.inference_mode()
     def attempt(
         self, ir: Image8, vis: Image8, *, valid: Mask | None = None, prior: Registration | None = None
     ) -> Attempt:
         """As `register`, before the field is evaluated."""
+        *_, found = self._pieces(ir, vis, valid, prior)
+        assert found is not None
+        return found
+
+    @torch.inference_mode()
+    def _pieces(
+        self, ir: Image8, vis: Image8, valid: Mask | None, prior: Registration | None = None
+    ) -> Iterator[Attempt | None]:
+        """All the work on a pair; None where another frame's work may come between, in the end what came of
+        it."""
         if ir.shape != vis.shape or ir.ndim != 2 or min(ir.shape) < MIN_SIDE:
             raise DataError(
                 f"registration needs grey pictures of one size of at least {MIN_SIDE} x {MIN_SIDE}, "
@@ -186,45 +209,28 @@ class LiveRegistrar:
             seen = np.full(geometry.working, 255, np.uint8)
         else:
             seen = to_working(valid, geometry.working)
-        features = self._tensor(normalise(visible))
-        if prior is not None:
-            start = geometry.from_registration(prior)
+        fixed = normalise(visible)
+        known = None
+        if prior is None:
+            features = self._encode("coarse", "vis", fixed)
+            yield None
+            moving = self._encode("coarse", "ir", normalise(infrared))
+            yield None
+            start = self._first_fit(geometry, self._match("coarse", moving, features, seen))
+            yield None
         else:
-            start = self._search(geometry, infrared, features, seen)
-        return self._refine(geometry, infrared, features, seen, start, prior)
-
-    def _at(self, shape: tuple[int, ...]) -> Geometry:
-        if self._geometry is None or self._geometry.full != shape:
-            self._geometry = Geometry((shape[0], shape[1]), self.network)
-        return self._geometry
-
-    def _search(self, geometry: Geometry, ir: Image8, vis: Tensor, seen: Mask) -> Tensor:
-        """Coefficients from the coarse stage."""
-        matches = self._match("coarse", ir, vis, seen)
-        mean, precision = matches.mean.cpu(), matches.precision.cpu()
-        with span("fit"):
-            fit = geometry.coarse(mean, precision, log_penalty=self._penalties["coarse"])
-        return fit.coefficients
-
-    def _refine(
-        self,
-        geometry: Geometry,
-        ir: Image8,
-        vis: Tensor,
-        seen: Mask,
-        start: Tensor,
-        prior: Registration | None,
-    ) -> Attempt:
-        """Warp by the start, match, and fit the whole field, held by the start if that is a prior."""
-        known = None if prior is None else geometry.known(prior)
-        fit: Fit | None = None
-        precision = torch.empty(0)
+            start, known = geometry.from_registration(prior), geometry.known(prior)
+        features = self._encode("fine", "vis", fixed)
         for _ in range(self.options.passes if prior is None else 1):
+            yield None
             flow = geometry.working_flow(start)
             at = flow + geometry.pixels
-            warped = sample(ir, at)
+            warped = np.asarray(sample(infrared, at), np.uint8)
             mask = sample(seen, at, border=cv2.BORDER_CONSTANT)
-            matches = self._match("fine", np.asarray(warped, np.uint8), vis, mask)
+            moving = self._encode("fine", "ir", normalise(warped))
+            yield None
+            matches = self._match("fine", moving, features, mask)
+            yield None
             precision = matches.precision.cpu()
             found = _merge(matches.mean.cpu())
             there = sample(flow, geometry.cells + found)
@@ -233,11 +239,10 @@ class LiveRegistrar:
             with span("fit"):
                 fit = geometry.fine(target, precision, log_penalty=self._penalties["fine"], prior=held)
             start = fit.coefficients
-        assert fit is not None
         support = supported(fit, precision, known)
         rests_on = evidence(fit, precision, support.information)[0]
         trust = torch.sigmoid(self.network.confidence(rests_on.to(self.device)))
-        return Attempt(
+        yield Attempt(
             coefficients=fit.coefficients,
             support=support.information[0],
             renewed=float(support.renewed),
@@ -246,12 +251,25 @@ class LiveRegistrar:
             warm=prior is not None,
         )
 
-    def _match(self, stage: Literal["coarse", "fine"], ir: Image8, vis: Tensor, seen: Mask) -> Matches:
-        with span(stage), self._reduced:
-            matches: Matches = self.network(
-                ir=self._tensor(normalise(ir)), vis=vis, valid=self._mask(seen), stage=stage
-            )
-        return matches
+    def _at(self, shape: tuple[int, ...]) -> Geometry:
+        if self._geometry is None or self._geometry.full != shape:
+            self._geometry = Geometry((shape[0], shape[1]), self.network)
+        return self._geometry
+
+    def _first_fit(self, geometry: Geometry, matches: Matches) -> Tensor:
+        """Coefficients from the coarse stage."""
+        mean, precision = matches.mean.cpu(), matches.precision.cpu()
+        with span("fit"):
+            fit = geometry.coarse(mean, precision, log_penalty=self._penalties["coarse"])
+        return fit.coefficients
+
+    def _encode(self, stage: StageName, modality: Stream, plane: npt.NDArray[np.float32]) -> Tensor:
+        with span("features"), self._reduced:
+            return self._stages[stage].encode(self._tensor(plane), modality)
+
+    def _match(self, stage: StageName, ir: Tensor, vis: Tensor, seen: Mask) -> Matches:
+        with span("match"), self._reduced:
+            return self._stages[stage].match(ir, vis, self._mask(seen))
 
     def _tensor(self, plane: npt.NDArray[np.float32]) -> Tensor:
         return torch.from_numpy(plane)[None, None].to(self.device)

@@ -16,8 +16,8 @@ class TemporalOptions(Options):
     )
     key_interval: Annotated[int, Field(ge=1)] = Field(
         120,
-        description="every n-th frame is registered cold and overrules a worse field in use; 1: all are. "
-        "Rare enough that the 99th percentile of a frame's time is that of a warm one",
+        description="every n-th frame is searched cold as well, in pieces beside the frames after it, and "
+        "what that finds overrules a worse field in use",
     )
     hold_s: Annotated[float, Field(ge=0)] = Field(
         30.0,

@@ -1,6 +1,7 @@
-"""The protocol every registrar keeps, and nothing else."""
+"""The protocols that registrars keep, and nothing else."""
 
-from typing import ClassVar, Protocol
+from collections.abc import Iterator
+from typing import ClassVar, Protocol, runtime_checkable
 
 from streamfuse.frame import Image8, Mask, Registration
 from streamfuse.registry import Options
@@ -36,3 +37,24 @@ class Registrar(Protocol):
             and the identity when nothing could be matched.
         """
         ...
+
+
+Search = Iterator[Registration | None]
+"""A cold registration in pieces: each step does one of them and gives None, the last one gives the field."""
+
+
+@runtime_checkable
+class PiecewiseRegistrar(Protocol):
+    """A registrar whose cold pass can be spread over frames, each piece shorter than half a warm pass."""
+
+    def search(self, ir: Image8, vis: Image8, *, valid: Mask | None = None) -> Search:
+        """What `register` finds without a prior. The pictures must stay as they are until it is found."""
+        ...
+
+
+def search(registrar: Registrar, ir: Image8, vis: Image8, *, valid: Mask | None = None) -> Search:
+    """A cold registration in as many pieces as the registrar knows, at least one."""
+    if isinstance(registrar, PiecewiseRegistrar):
+        yield from registrar.search(ir, vis, valid=valid)
+    else:
+        yield registrar.register(ir, vis, valid=valid)

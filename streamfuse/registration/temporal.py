@@ -3,9 +3,11 @@
 *Start.* A frame starts warm from the field of the frames before, which is cheaper and steadier, unless a
 guard says that the past does not continue: a scene cut in either stream, a gap in time, a new epoch of a
 source, a field too old. A warm result of low confidence is tried again cold, at growing intervals while that
-fails too. Every `key_interval`-th frame is a cold key frame: where it differs from the field in use, both are
-compared on the pictures themselves (`comparison`), and the better explanation wins. A narrow search cannot
-find out by itself that it is locked into a wrong field.
+fails too. A narrow search cannot find out by itself that it is locked into a wrong field, so every
+`key_interval`-th frame is a key frame: refined like any other, and searched cold as well, a piece of that
+beside each of the frames after it, for all at once would make one frame late. What the search has found in
+the end is compared with the field in use, where they differ, on the pictures of the frame then at hand
+(`comparison`), and the better explanation is where that frame starts from.
 
 *Filter.* What is found goes through a `FieldFilter`: steady on a rig that stands still, a step is followed
 within two or three frames, a single wild field is withheld.
@@ -34,6 +36,7 @@ from streamfuse.registration.comparison import explains_better
 from streamfuse.registration.creep import Creep
 from streamfuse.registration.field_filter import FieldFilter
 from streamfuse.registration.options import TemporalOptions
+from streamfuse.registration.registrar import Search
 from streamfuse.registration.scene_watch import SceneWatch
 
 GAP_NS = NS_PER_S
@@ -53,7 +56,7 @@ class Event(StrEnum):
     EPOCH = "cold_epoch_change"
     EXPIRED = "cold_field_expired"
     LOW_CONFIDENCE = "cold_low_confidence"
-    KEY_FRAME = "cold_key_frame"
+    KEY_FRAME = "key_frame"
     OVERRULED = "overruled"
     WITHHELD = "withheld"
     JUMPED = "jumped"
@@ -68,8 +71,8 @@ REASONS = {
     Event.EPOCH: "cold start: a source began anew",
     Event.EXPIRED: "cold start: the last good field is too old",
     Event.LOW_CONFIDENCE: "tried cold: the warm field was not to be trusted",
-    Event.KEY_FRAME: "cold key frame",
-    Event.OVERRULED: "the cold key frame explains the pictures better than the field in use",
+    Event.KEY_FRAME: "key frame, searched cold as well",
+    Event.OVERRULED: "the search of the key frame explains the pictures better than the field in use",
     Event.WITHHELD: "a sudden change of the field waits to be confirmed",
     Event.JUMPED: "the field changed suddenly, confirmed",
     Event.REUSED: "the field of an earlier frame, to save time",
@@ -112,6 +115,7 @@ class TemporalRegistration:
         self._trusting = True
         self._doubted = False
         self._since_key = 0
+        self._search: Search | None = None
         self._wait = self._next_wait = 0
 
     def look(self, ir: Image8, vis: Image8, *, t_ns: int, epochs: tuple[int, int]) -> Event | None:
@@ -153,6 +157,7 @@ class TemporalRegistration:
         ir: Image8,
         vis: Image8,
         run: Register,
+        search: Callable[[], Search],
         *,
         t_ns: int,
         valid: Mask | None = None,
@@ -163,9 +168,10 @@ class TemporalRegistration:
         Args:
             ir, vis, valid: as a registrar sees them.
             run: registers them; with a prior it only refines.
+            search: registers them cold, in pieces that may be done beside later frames.
             t_ns: capture time.
-            rung: how much may be spent. `refine`: one warm pass, no key frame, no second try (from the rig
-                calibration while there is no field). The rungs below it are `unregistered`.
+            rung: how much may be spent. `refine`: one warm pass, no piece of a key frame's search, no second
+                try (from the rig calibration while there is no field). The rungs below it are `unregistered`.
         """
         if rung is not Rung.FULL and rung is not Rung.REFINE:
             return self.unregistered(rung)
@@ -175,7 +181,7 @@ class TemporalRegistration:
         if rung is Rung.REFINE:
             start = self._filter.field or identity(Status.CALIBRATION, "")
             return self._judge(run(start), (), vis.shape, t_ns)
-        found, events = self._estimate(ir, vis, run, valid)
+        found, events = self._estimate(ir, vis, run, search, valid)
         return self._judge(found, events, vis.shape, t_ns)
 
     def unregistered(self, rung: Rung) -> Registration:
@@ -187,7 +193,7 @@ class TemporalRegistration:
         return self._without_field("the rig calibration alone, to save time")
 
     def _estimate(
-        self, ir: Image8, vis: Image8, run: Register, valid: Mask | None
+        self, ir: Image8, vis: Image8, run: Register, search: Callable[[], Search], valid: Mask | None
     ) -> tuple[Registration, tuple[Event, ...]]:
         prior = self._filter.field
         if prior is None:
@@ -200,27 +206,39 @@ class TemporalRegistration:
             else:
                 self._back_off()
             return cold, (self._cause,)
+        events: tuple[Event, ...] = ()
+        better = self._overruling(prior, ir, vis, valid)
+        if better is not None:
+            self._filter.restart(better, vis.shape)
+            prior, events = better, (Event.OVERRULED,)
         self._since_key += 1
-        if self._since_key >= self._options.key_interval:
-            self._since_key = 0
-            cold = run(None)
-            if self._usable(cold):
-                if self._filter.distance(cold, vis.shape) <= SAME_FIELD:
-                    return cold, (Event.KEY_FRAME,)
-                if explains_better(ir, vis, cold, prior, valid=valid):
-                    self._filter.restart(cold, vis.shape)
-                    return cold, (Event.KEY_FRAME, Event.OVERRULED)
-            return run(prior), (Event.KEY_FRAME,)
         warm = run(prior)
         if self._usable(warm):
             self._wait = self._next_wait = 0
-            return warm, ()
+            due = self._since_key >= self._options.key_interval
+            if due and self._search is None and warm.warm:
+                self._since_key = 0
+                self._search = search()
+                events += (Event.KEY_FRAME,)
+            return warm, events
         if self._wait > 0:
             self._wait -= 1
-            return warm, ()
+            return warm, events
         self._back_off()
         cold = run(None)
-        return (cold if cold.confidence > warm.confidence else warm), (Event.LOW_CONFIDENCE,)
+        return (cold if cold.confidence > warm.confidence else warm), (*events, Event.LOW_CONFIDENCE)
+
+    def _overruling(
+        self, held: Registration, ir: Image8, vis: Image8, valid: Mask | None
+    ) -> Registration | None:
+        """Go on with the key frame's search by one piece: the field it ends in, if that is to overrule."""
+        found = None if self._search is None else next(self._search)
+        if found is None:
+            return None
+        self._search = None
+        if not self._usable(found) or self._filter.distance(found, vis.shape) <= SAME_FIELD:
+            return None
+        return found if explains_better(ir, vis, found, held, valid=valid) else None
 
     def _back_off(self) -> None:
         """The next cold try comes later than this one did."""
