@@ -19,6 +19,7 @@ from pydantic import Field, ValidationError
 from streamfuse.capture import SOURCES
 from streamfuse.errors import ConfigError
 from streamfuse.fusion import FUSERS
+from streamfuse.nn.backend_names import Backend
 from streamfuse.pairing.options import PairingOptions
 from streamfuse.registration import REGISTRARS
 from streamfuse.registration.options import TemporalOptions
@@ -39,6 +40,12 @@ class WorkerOptions(TemporalOptions):
         None,
         description="on the CPU, inside register and fuse; null: the cores but one, which reads and encodes, "
         "at most 4",
+    )
+    backend: Backend = Field(
+        "auto",
+        description="on the CPU, what the registration network's convolutions are computed by; auto: eager "
+        "PyTorch or, where that is installed and measured to be faster at the start, openvino; compile: "
+        "torch.compile, which takes a minute to start",
     )
 
 

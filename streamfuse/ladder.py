@@ -7,7 +7,7 @@ Design. One number decides: the time from capture until the last sink has the fr
 predicted as the frame's age, plus what its work usually costs, plus the lag of the slowest sink. When it is
 beyond the budget, and work at this rung is the reason (it lasts longer than the time between frames, or does
 not fit into what capture and sink leave of the budget), the ladder goes down, at once to the best rung that
-is known to fit. "Usually" is a median of three: one slow frame, such as a cold key frame or a hiccup of the
+is known to fit. "Usually" is a median of three: one slow frame, such as a cold start or a hiccup of the
 machine, moves nothing, two do.
 Up it goes one rung at a time, after a wait, and only when the rung above fits with room to spare. A rung that
 is not run any more is not measured any more, so its last cost fades until it is worth a try; each try that

@@ -23,6 +23,7 @@ from streamfuse.frame import Frame, FramePair, FusedFrame, Image8, Mask, Registr
 from streamfuse.fusion import FUSERS
 from streamfuse.fusion.colour import luma, replace_luma
 from streamfuse.fusion.fuser import Fuser
+from streamfuse.nn.backend_names import Backend, BackendName, check_backend
 from streamfuse.pairing.motion import Compensation, MotionCompensator
 from streamfuse.pairing.options import MotionMode
 from streamfuse.registration import REGISTRARS
@@ -42,19 +43,31 @@ class JointModel(Protocol):
 
 
 @runtime_checkable
-class PreparableModel(Protocol):
-    """A registrar or fuser whose first pictures would take much longer than those that follow."""
+class PreparableRegistrar(Protocol):
+    """A registrar with a network that backends can compute, and that takes long to get going."""
 
-    def prepare(self, shape: tuple[int, int]) -> None:
-        """Do beforehand what only the first pictures of a size (rows, columns) need."""
+    def prepare(self, shape: tuple[int, int], *, backend: Backend) -> BackendName:
+        """Do beforehand what only the first pictures of a size (rows, columns) need, choice of the backend
+        included. Pictures of another size are computed eagerly.
+
+        Returns:
+            The backend in use.
+
+        Raises:
+            ConfigError: a backend asked for by name cannot be used here.
+        """
         ...
 
 
 class FrameWorker(Protocol):
     """What turns pairs into fused frames, one at a time or a few under way at once. Made by `make_worker`."""
 
-    def prepare(self, *, ir_size: tuple[int, int], vis_size: tuple[int, int]) -> None:
-        """Get ready for pictures of these sizes (width, height); else the first pair takes as much longer."""
+    def prepare(self, *, ir_size: tuple[int, int], vis_size: tuple[int, int]) -> BackendName | None:
+        """Get ready for pictures of these sizes (width, height); else the first pair takes as much longer.
+
+        Returns:
+            The backend that networks are computed by; None when there is nothing to choose.
+        """
         ...
 
     def submit(
@@ -88,6 +101,7 @@ def make_worker(
         from streamfuse.device.build import lives_on_device
         from streamfuse.device.worker import DeviceWorker
 
+        check_backend(options.backend, device=device)
         if lives_on_device(registration, fusion):
             return DeviceWorker(
                 registration,
@@ -170,6 +184,14 @@ class Worker:
         self._registrar: Registrar = REGISTRARS.load(registration.kind)(
             registration.options, device=self.device
         )
+        check_backend(self._options.backend, device=self.device)
+        if self._options.backend not in ("auto", "eager") and not isinstance(
+            self._registrar, PreparableRegistrar
+        ):
+            raise ConfigError(
+                f"worker.backend: {self._options.backend} computes the network of the registrar 'live'; "
+                f"{registration.kind!r} has none that it can: use auto"
+            )
         self._fuser: Fuser
         self._joint: JointModel | None = None
         if registration.kind == fusion.kind and isinstance(self._registrar, JointModel):
@@ -191,12 +213,12 @@ class Worker:
         if self._motion is not None:
             self._motion.reset()
 
-    def prepare(self, *, ir_size: tuple[int, int], vis_size: tuple[int, int]) -> None:
+    def prepare(self, *, ir_size: tuple[int, int], vis_size: tuple[int, int]) -> BackendName | None:
         """See `FrameWorker`. The size of the infrared makes no difference."""
-        for model in (self._registrar, self._fuser):
-            if isinstance(model, PreparableModel):
-                with span("prepare"):
-                    model.prepare((vis_size[1], vis_size[0]))
+        if not isinstance(self._registrar, PreparableRegistrar):
+            return None
+        with span("prepare"):
+            return self._registrar.prepare((vis_size[1], vis_size[0]), backend=self._options.backend)
 
     def submit(
         self, pair: FramePair, *, seq: int, dropped: dict[str, int], rung: Rung, rung_reason: str

@@ -5,6 +5,7 @@ Ten minutes at speed, for memory: `python -m pytest -m soak tests/test_bench.py 
 
 import json
 from fractions import Fraction
+from importlib.util import find_spec
 from pathlib import Path
 
 import av
@@ -45,7 +46,18 @@ def test_models_are_timed_in_every_precision_against_float32_and_the_classics(
 
     report = json.loads(Path("a.json").read_text())
     assert {"cpu", "cores", "threads", "torch", "python", "streamfuse"} <= report["machine"].keys()
-    rows = {(r["model"], r["mode"], r["precision"], r["width"]): r for r in report["rows"]}
+    by_openvino = [r for r in report["rows"] if r["backend"] == "openvino"]
+    rows = {
+        (r["model"], r["mode"], r["precision"], r["width"]): r
+        for r in report["rows"]
+        if r["backend"] in ("", "eager")
+    }
+    assert {rows["live", "cold", "float32", 96]["backend"], rows["dis", "cold", "8 bit", 96]["backend"]} == {
+        "eager",
+        "",
+    }
+    assert len(by_openvino) == (8 if find_spec("openvino") else 0)
+    assert all(r["difference"] < (1e-3 if r["precision"] == "float32" else 1) for r in by_openvino)
     for width in (96, 128):
         for mode in ("cold", "warm"):
             full, half = rows["live", mode, "float32", width], rows["live", mode, "bfloat16", width]

@@ -242,7 +242,7 @@ def test_a_load_that_grows_slowly_is_met_before_a_frame_is_late() -> None:
 @pytest.mark.parametrize(
     "extra",
     [
-        pytest.param({i: 60.0 for i in range(20, 1800, 25)}, id="cold key frames"),
+        pytest.param({i: 60.0 for i in range(20, 1800, 25)}, id="cold frames"),
         pytest.param({i: 170.0 for i in range(20, 1800, 40)}, id="as long as the budget"),
         pytest.param({900: 1500.0}, id="a hiccup of a second and a half"),
     ],

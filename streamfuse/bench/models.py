@@ -17,10 +17,13 @@ from streamfuse.clock import Clock
 from streamfuse.config import Component
 from streamfuse.frame import Frame, FramePair, Image8, Registration
 from streamfuse.fusion import FUSERS
+from streamfuse.nn.backend_names import MEASURED_BY_AUTO, BackendName, check_backend, is_installed
 from streamfuse.registration import REGISTRARS
+from streamfuse.registration.registrar import Registrar
 from streamfuse.registration.warp import to_flow
 from streamfuse.registry import Options
 from streamfuse.threads import use_threads
+from streamfuse.worker import PreparableRegistrar
 
 DEFAULT_MODELS = ("live", "blocks", "ecc", "dis", "laplacian")
 DEFAULT_SIZES = ((320, 240), (640, 480), (1280, 960))
@@ -37,15 +40,16 @@ class ModelRow:
     """One way to compute one thing at one size.
 
     mode: `cold` or `warm` registration, or `fuse`; on a CUDA device also `32 frames` through the whole device
-    worker, transfers and all, with this registrar and the fuser of that name, or `max`. ms: see
-    `Timing.summary`. difference: of the result from the float32 one's, mean; pixels for registrars, grey
-    levels for fusers and frames; None: nothing to compare with. speed_up: of the median against the float32
-    one.
+    worker, transfers and all, with this registrar and the fuser of that name, or `max`. backend: empty where
+    there is nothing to choose. ms: see `Timing.summary`. difference: of the result from that of eager
+    float32, mean; pixels for registrars, grey levels for fusers and frames; None: nothing to compare with.
+    speed_up: of the median against that one.
     """
 
     model: str
     mode: str
     precision: str
+    backend: str
     width: int
     height: int
     ms: dict[str, float]
@@ -54,7 +58,8 @@ class ModelRow:
 
     @property
     def label(self) -> str:
-        return f"{self.model} {self.mode} {self.precision} {self.width}x{self.height}"
+        backend = "" if self.backend in ("", "eager") else f" {self.backend}"
+        return f"{self.model} {self.mode} {self.precision}{backend} {self.width}x{self.height}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,7 @@ class _Case:
     mode: str
     precision: str
     call: Callable[[], Any]
+    backend: str = ""
 
 
 def bench_models(
@@ -74,6 +80,7 @@ def bench_models(
     threads: int | None = None,
     device: str = "cpu",
     weights: str | None = None,
+    backends: Sequence[BackendName] | None = None,
     clock: Clock,
 ) -> list[ModelRow]:
     """Time models at several sizes, all of one size in turns.
@@ -83,23 +90,34 @@ def bench_models(
         models: kinds of registrars and fusers (both, where a name is of both), or `dis`.
         sizes: (width, height).
         weights: of the networks that come without.
+        backends: of the networks that can be computed by several; None: `eager` and those that are installed,
+            without `compile`.
 
     Raises:
-        ConfigError: an unknown model. WeightsError: a network without weights.
+        ConfigError: an unknown model, or a backend that cannot be used.
+        WeightsError: a network without weights.
     """
+    if backends is None:
+        backends = ["eager", *(name for name in MEASURED_BY_AUTO if device == "cpu" and is_installed(name))]
+    for backend in backends:
+        check_backend(backend, device=device)
     rows: list[ModelRow] = []
     for width, height in sizes:
         ir, vis = (np.asarray(cv2.resize(picture, (width, height)), np.uint8) for picture in pictures)
-        cases = [case for model in models for case in _cases(model, ir, vis, device, weights)]
         restore = use_threads(threads)
         try:
+            cases = [case for model in models for case in _cases(model, ir, vis, device, weights, backends)]
             results = [case.call() for case in cases]
             calls = {str(i): case.call for i, case in enumerate(cases)}
             timings = take_turns(calls, repeats=repeats, clock=clock)
         finally:
             restore()
         ms = [timings[str(i)].summary() for i in range(len(cases))]
-        baselines = {(c.model, c.mode): i for i, c in enumerate(cases) if c.precision == BASELINE}
+        baselines = {
+            (c.model, c.mode): i
+            for i, c in enumerate(cases)
+            if c.precision == BASELINE and c.backend in ("", "eager")
+        }
         for i, case in enumerate(cases):
             base = baselines.get((case.model, case.mode))
             rows.append(
@@ -107,6 +125,7 @@ def bench_models(
                     model=case.model,
                     mode=case.mode,
                     precision=case.precision,
+                    backend=case.backend,
                     width=width,
                     height=height,
                     ms=ms[i],
@@ -117,17 +136,19 @@ def bench_models(
     return rows
 
 
-def _cases(model: str, ir: Image8, vis: Image8, device: str, weights: str | None) -> Iterator[_Case]:
+def _cases(
+    model: str, ir: Image8, vis: Image8, device: str, weights: str | None, backends: Sequence[BackendName]
+) -> Iterator[_Case]:
     if model == DIS:
         flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
         yield _Case(DIS, "cold", "8 bit", partial(flow.calc, vis, ir, None))
         return
     fuses = model in FUSERS.names()
     if not fuses or model in REGISTRARS.names():
-        for precision, made in _variants(REGISTRARS.load(model), device, weights):
+        for precision, backend, made in _registrars(model, ir.shape, device, weights, backends):
             cold: Registration = made.register(ir, vis)
-            yield _Case(model, "cold", precision, partial(made.register, ir, vis))
-            yield _Case(model, "warm", precision, partial(made.register, ir, vis, prior=cold))
+            yield _Case(model, "cold", precision, partial(made.register, ir, vis), backend)
+            yield _Case(model, "warm", precision, partial(made.register, ir, vis, prior=cold), backend)
     if fuses:
         for precision, made in _variants(FUSERS.load(model), device, weights):
             yield _Case(model, "fuse", precision, partial(made.fuse, ir, vis))
@@ -160,6 +181,21 @@ def _stream_cases(model: str, ir: Image8, vis: Image8, device: str, weights: str
             return [*done, *worker.drain()][-1].image
 
         yield _Case(model, f"{STREAM_FRAMES} frames", precision, stream)
+
+
+def _registrars(
+    model: str, shape: tuple[int, ...], device: str, weights: str | None, backends: Sequence[BackendName]
+) -> Iterator[tuple[str, str, Registrar]]:
+    """A registrar in each precision and by each backend it knows."""
+    cls = REGISTRARS.load(model)
+    for precision, made in _variants(cls, device, weights):
+        if not isinstance(made, PreparableRegistrar):
+            yield precision, "", made
+            continue
+        for backend in backends:
+            (made,) = (other for name, other in _variants(cls, device, weights) if name == precision)
+            made.prepare((shape[0], shape[1]), backend=backend)
+            yield precision, backend, made
 
 
 def _variants(cls: Any, device: str, weights: str | None) -> Iterator[tuple[str, Any]]:

@@ -46,12 +46,25 @@ PAPER, INK, FILL, LATE = (255, 255, 255), (30, 30, 30), (90, 140, 200), (200, 90
 
 def model_table(rows: Sequence[ModelRow]) -> tuple[list[str], list[list[str]]]:
     """Headings and cells."""
-    headings = ["model", "", "precision", "size", "p50 ms", "p95", "p99", "cpu ms", "speed-up", "differs by"]
+    headings = [
+        "model",
+        "",
+        "precision",
+        "backend",
+        "size",
+        "p50 ms",
+        "p95",
+        "p99",
+        "cpu ms",
+        "speed-up",
+        "differs by",
+    ]
     cells = [
         [
             row.model,
             row.mode,
             row.precision,
+            row.backend,
             f"{row.width}x{row.height}",
             *(f"{row.ms[name]:.1f}" for name in ("p50", "p95", "p99", "cpu")),
             "" if row.speed_up is None else f"{row.speed_up:.2f}",

@@ -24,6 +24,14 @@ def add_parser(subparsers: Any) -> None:
     models.add_argument("--threads", type=_positive, metavar="N", help="default: the cores but one")
     models.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1; default: cpu")
     models.add_argument("--weights", metavar="FILE", help="of networks that come without: mepma")
+    models.add_argument(
+        "--backend",
+        dest="backends",
+        action="append",
+        metavar="NAME",
+        choices=("eager", "compile", "openvino"),
+        help="of networks; may be repeated; default: eager, and openvino where it is installed",
+    )
     pipeline = actions.add_parser(
         "pipeline",
         help="whole runs, file to H.264 file, each in a process of its own",
@@ -80,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
             threads=args.threads,
             device=args.device,
             weights=args.weights,
+            backends=args.backends,
             clock=RealClock(),
         )
         tables, bars = [report.model_table(rows)], report.model_bars(rows)

@@ -14,7 +14,7 @@ from streamfuse.device.pixels import Normalise, Resize, pull, whole
 from streamfuse.device.solve import DeviceFit
 from streamfuse.nn.live_registration import LiveRegistration, Matches, StageConfig
 from streamfuse.nn.network import Network
-from streamfuse.nn.precision import Precision, has_bfloat16
+from streamfuse.nn.precision import Precision, is_reduced
 from streamfuse.registration.fit import LEAST_RENEWED, Fit, evidence, holding, supported
 from streamfuse.registration.live import Geometry
 
@@ -49,10 +49,11 @@ class LiveEstimator:
         geometry = Geometry(shape, network)
         self._network = network
         self._passes = passes
-        reduced = has_bfloat16(str(device)) if precision == "auto" else precision == "bfloat16"
         # Weights cast once and cached would live in the memory of the graph that happened to cast them.
         self._autocast: AbstractContextManager[object] = (
-            torch.autocast(device.type, torch.bfloat16, cache_enabled=False) if reduced else nullcontext()
+            torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
+            if is_reduced(precision, str(device))
+            else nullcontext()
         )
         shrinks = geometry.working[0] < shape[0]
         how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR

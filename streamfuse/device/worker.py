@@ -180,7 +180,7 @@ class DeviceWorker:
         return frames[-1]
 
     def prepare(self, *, ir_size: tuple[int, int], vis_size: tuple[int, int]) -> None:
-        """Build, warm up and record for pictures of these sizes (width, height); else the first pair does."""
+        """See `FrameWorker`: builds, warms up and records. There is no backend to choose."""
         with self._inference():
             self._chain_for(ir_size[::-1], vis_size[::-1])
 

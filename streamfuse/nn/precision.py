@@ -25,8 +25,14 @@ def has_bfloat16(device: str) -> bool:
     return kind == "cpu" and torch.cpu._is_avx512_bf16_supported()
 
 
+def is_reduced(precision: Precision, device: str) -> bool:
+    """Whether a precision means bfloat16 on a device; `auto`: where the device has it."""
+    return has_bfloat16(device) if precision == "auto" else precision == "bfloat16"
+
+
 def reduced_precision(precision: Precision, device: str) -> AbstractContextManager[object]:
     """A context, to be entered any number of times, in which convolutions and matrix products run in
-    `precision`; `auto`: bfloat16 where the device has it."""
-    use = has_bfloat16(device) if precision == "auto" else precision == "bfloat16"
-    return torch.autocast(torch.device(device).type, torch.bfloat16) if use else nullcontext()
+    `precision`."""
+    if not is_reduced(precision, device):
+        return nullcontext()
+    return torch.autocast(torch.device(device).type, torch.bfloat16)

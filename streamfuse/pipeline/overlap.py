@@ -8,6 +8,7 @@ would be a frame of latency, so it is for recordings only.
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from streamfuse.frame import FramePair, FusedFrame, Rung
+from streamfuse.nn.backend_names import BackendName
 from streamfuse.worker import Worker
 
 
@@ -19,9 +20,9 @@ class OverlappedWorker:
         self._thread = ThreadPoolExecutor(1, "streamfuse-render")
         self._under_way: Future[FusedFrame] | None = None
 
-    def prepare(self, *, ir_size: tuple[int, int], vis_size: tuple[int, int]) -> None:
+    def prepare(self, *, ir_size: tuple[int, int], vis_size: tuple[int, int]) -> BackendName | None:
         """See `FrameWorker`."""
-        self._worker.prepare(ir_size=ir_size, vis_size=vis_size)
+        return self._worker.prepare(ir_size=ir_size, vis_size=vis_size)
 
     def submit(
         self, pair: FramePair, *, seq: int, dropped: dict[str, int], rung: Rung, rung_reason: str

@@ -241,8 +241,10 @@ class Pipeline:
         ir_size, vis_size = (
             [(info.width, info.height) for info in infos] if rig is None else (rig.ir_size, rig.vis_size)
         )
-        if all(ir_size + vis_size) and any(info.frame_count != 1 for info in infos):
-            self._worker.prepare(ir_size=ir_size, vis_size=vis_size)
+        by_name = self._config.worker.backend not in ("auto", "eager")
+        if all(ir_size + vis_size) and (by_name or any(info.frame_count != 1 for info in infos)):
+            backend = self._worker.prepare(ir_size=ir_size, vis_size=vis_size)
+            self.statistics.tell_backend(backend)
 
     def _close_readers(self) -> None:
         for reader in self._readers.values():

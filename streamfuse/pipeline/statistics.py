@@ -68,6 +68,7 @@ class Report:
     (`status`, `reason`, `estimate_ms`, `uncertainty_ms`).
     rungs: frames by the work they got. rung_changes: moves on the degradation ladder.
     registration: how often each `registration.temporal.Event` happened.
+    backend: what networks were computed by (`worker.backend`); None where there was nothing to choose.
     """
 
     frames_in: dict[str, int]
@@ -87,6 +88,7 @@ class Report:
     dt_ms: dict[str, float]
     latency_ms: dict[str, dict[str, float]]
     offset: dict[str, Any]
+    backend: str | None = None
     notes: list[str] = field(default_factory=list)
 
     def unaccounted(self) -> dict[str, int]:
@@ -122,6 +124,7 @@ class Statistics:
         self._notes: list[str] = []
         self._offset_in_use: dict[str, Any] = {}
         self._offset: dict[str, Any] = {}
+        self._backend: str | None = None
 
     def frame_in(self, stream: Stream, count: int = 1) -> None:
         with self._lock:
@@ -145,6 +148,11 @@ class Statistics:
         """What the offset estimator says by now."""
         with self._lock:
             self._offset = said
+
+    def tell_backend(self, name: str | None) -> None:
+        """What networks are computed by."""
+        with self._lock:
+            self._backend = name
 
     def frame_out(self, frame: FusedFrame, now_ns: int) -> None:
         """Count a fused frame as it leaves the worker."""
@@ -214,5 +222,6 @@ class Statistics:
                 dt_ms=self._dt.summary(),
                 latency_ms={stage: h.summary() for stage, h in sorted(self._latency.items())},
                 offset={**self._offset_in_use, **self._offset},
+                backend=self._backend,
                 notes=list(self._notes),
             )

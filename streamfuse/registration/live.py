@@ -6,7 +6,7 @@ the fit as well.
 Everything happens on the working picture; the field is evaluated at full size from its coefficients.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -17,11 +17,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from streamfuse.clock import RealClock
 from streamfuse.errors import DataError
 from streamfuse.frame import Flow, Image8, Mask, Registration, Status, Stream
+from streamfuse.nn.backend import Part, chosen, recorded_inputs
+from streamfuse.nn.backend_names import Backend, BackendName
 from streamfuse.nn.live_registration import LiveRegistration, Matches, Stage, StageConfig, working_shape
 from streamfuse.nn.models import load_model
-from streamfuse.nn.precision import Precision, reduced_precision
+from streamfuse.nn.precision import Precision, is_reduced, reduced_precision
 from streamfuse.registration.fit import LEAST_RENEWED, SplineFit, evidence, holding, supported
 from streamfuse.registration.registrar import Search
 from streamfuse.registration.working import normalise, pixel_grid, sample, to_working
@@ -153,11 +156,33 @@ class LiveRegistrar:
             "fine": network.fine_penalty.detach().cpu(),
         }
         self._geometry: Geometry | None = None
+        self._eager = network.convolutional_parts()
+        self._parts: Mapping[str, Part] = self._eager
+        self._prepared: dict[tuple[int, int], Mapping[str, Part]] = {}
 
-    def prepare(self, shape: tuple[int, int]) -> None:
-        """Load, allocate and choose algorithms for pictures of a size (rows, columns), on noise."""
+    def prepare(self, shape: tuple[int, int], *, backend: Backend) -> BackendName:
+        """See `PreparableRegistrar`. Noise is registered, so that all is loaded and allocated as well."""
         ir, vis = np.random.default_rng(0).integers(0, 256, (2, *shape), np.uint8)
-        self.register(ir, vis, prior=self.register(ir, vis))
+        working = self._at(shape).working
+        self._parts = self._eager
+        with recorded_inputs(self._eager) as inputs:
+            prior = self.register(ir, vis)
+
+        def warm_pass(parts: Mapping[str, Part]) -> None:
+            self._parts = parts
+            self.register(ir, vis, prior=prior)
+
+        name, self._parts = chosen(
+            backend,
+            self._eager,
+            inputs,
+            device=self.device,
+            reduced=is_reduced(self.options.precision, self.device),
+            call=warm_pass,
+            clock=RealClock(),
+        )
+        self._prepared[working] = self._parts
+        return name
 
     def register(
         self, ir: Image8, vis: Image8, *, valid: Mask | None = None, prior: Registration | None = None
@@ -254,6 +279,7 @@ class LiveRegistrar:
     def _at(self, shape: tuple[int, ...]) -> Geometry:
         if self._geometry is None or self._geometry.full != shape:
             self._geometry = Geometry((shape[0], shape[1]), self.network)
+            self._parts = self._prepared.get(self._geometry.working, self._eager)
         return self._geometry
 
     def _first_fit(self, geometry: Geometry, matches: Matches) -> Tensor:
@@ -265,11 +291,13 @@ class LiveRegistrar:
 
     def _encode(self, stage: StageName, modality: Stream, plane: npt.NDArray[np.float32]) -> Tensor:
         with span("features"), self._reduced:
-            return self._stages[stage].encode(self._tensor(plane), modality)
+            features: Tensor = self._parts[f"{stage} {modality}"](self._tensor(plane))
+        return features
 
     def _match(self, stage: StageName, ir: Tensor, vis: Tensor, seen: Mask) -> Matches:
         with span("match"), self._reduced:
-            return self._stages[stage].match(ir, vis, self._mask(seen))
+            consensus = self._parts.get(f"{stage} consensus")
+            return self._stages[stage].match(ir, vis, self._mask(seen), consensus=consensus)
 
     def _tensor(self, plane: npt.NDArray[np.float32]) -> Tensor:
         return torch.from_numpy(plane)[None, None].to(self.device)
