@@ -44,14 +44,15 @@ class Searched(Script):
 
     def __init__(self, *answers: Registration) -> None:
         super().__init__(*answers)
-        self.prepared: list[tuple[int, int]] = []
+        self.prepared: list[tuple[tuple[int, int], str]] = []
 
     def search(self, ir: Image8, vis: Image8, *, valid: Any = None) -> Iterator[Registration | None]:
         yield from (None, None)
         yield self.answers[self._answer]
 
-    def prepare(self, shape: tuple[int, int]) -> None:
-        self.prepared.append(shape)
+    def prepare(self, shape: tuple[int, int], *, backend: str) -> str:
+        self.prepared.append((shape, backend))
+        return "openvino"
 
 
 def make_worker(script: Script | None = None, **options: Any) -> Worker:
@@ -200,8 +201,8 @@ def test_two_pairs_at_a_time_give_what_one_after_the_other_gives() -> None:
 def test_what_a_model_does_beforehand_is_done_for_the_visible_size() -> None:
     script = Searched(GOOD)
     worker = OverlappedWorker(make_worker(script))
-    worker.prepare(ir_size=(32, 24), vis_size=(64, 48))
-    assert script.prepared == [(48, 64)]
+    assert worker.prepare(ir_size=(32, 24), vis_size=(64, 48)) == "openvino"
+    assert script.prepared == [((48, 64), "auto")]
     assert script.priors == []
     worker.close()
 
