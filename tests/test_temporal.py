@@ -178,7 +178,7 @@ def test_another_scene_is_a_cut_also_behind_a_covered_lens() -> None:
         ({"epochs": (1, 0)}, Event.EPOCH),
         ({"epochs": (0, 1)}, Event.EPOCH),
         ({"ir": texture(7)}, Event.SCENE_CUT_IR),
-        ({"vis": texture(7)}, Event.SCENE_CUT_VIS),
+        ({"vis": texture(7), "ir": texture(8)}, Event.SCENE_CUT_VIS),
     ],
 )
 def test_after_a_break_the_very_next_frame_is_cold(what: dict, event: Event) -> None:
@@ -195,22 +195,23 @@ def test_after_a_break_the_very_next_frame_is_cold(what: dict, event: Event) -> 
     assert shift(broken) == pytest.approx(-9)
 
 
-def test_smoke_before_the_visible_camera_does_not_cost_the_field() -> None:
-    """The infrared goes on: cold at once, but the field stands until the new one is to be trusted."""
+def test_a_cut_in_the_visible_alone_is_looked_into_and_costs_no_field() -> None:
+    """The infrared goes on: smoke, or a knock at the visible camera. A search may overrule."""
     rig = Rig()
     for _ in range(3):
         rig.frame(field(5))
-    covered = rig.frame(field(-30, confidence=0.4), field(5, confidence=0.2), vis=texture(7))
-    assert rig.runs == ["cold"]
+    covered = rig.frame(field(-30), field(5, confidence=0.2), vis=texture(7))
+    assert rig.runs == ["cold", "warm"]
     assert (covered.status, covered.events) == (Status.HELD, (Event.SCENE_CUT_VIS,))
     assert shift(covered) == pytest.approx(5)
-    again = rig.frame(field(-30, confidence=0.4), field(5, confidence=0.2), vis=texture(8))
+    again = rig.frame(field(-30), field(5, confidence=0.2), vis=texture(8))
     assert (rig.runs, again.status) == (["warm"], Status.HELD)  # tried again later, not in every frame
-    for scene in (texture(9), texture(9)):
-        cleared = rig.frame(field(6), field(6), vis=scene)
-    assert cleared.status is Status.OK
-    elsewhere = rig.frame(field(-30, confidence=0.4), vis=texture(10), ir=texture(11))
-    assert shift(elsewhere) == pytest.approx(-30)  # another scene in both: the past is over
+    knocked = cv2.warpAffine(rig.ir, field(20).matrix[:2], (640, 480), borderMode=cv2.BORDER_REFLECT_101)
+    for _ in range(2):
+        rig.frame(field(5), field(5), vis=texture(9))
+    found = rig.frame(field(-20), field(5), vis=knocked)
+    assert found.events == (Event.SCENE_CUT_VIS, Event.OVERRULED)
+    assert shift(found) == pytest.approx(-20)
 
 
 def test_chance_does_not_overrule(rng: np.random.Generator) -> None:

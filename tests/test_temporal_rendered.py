@@ -9,13 +9,16 @@ import pytest
 from streamfuse.clock import NS_PER_S, RealClock
 from streamfuse.config import Component, WorkerOptions
 from streamfuse.evaluation.warm import measure
-from streamfuse.evaluation.warm_footage import Added, Footage, rendered_footage
+from streamfuse.evaluation.warm_footage import Added, Footage, field_at, places, rendered_footage
 from streamfuse.evaluation.warm_report import figures, reliability_lines
 from streamfuse.frame import Frame, FramePair, FusedFrame, Status
 from streamfuse.fusion.maximum import MaximumFuser
 from streamfuse.metrics.temporal import displacement_jitter
 from streamfuse.pipeline.statistics import Statistics
 from streamfuse.registration import REGISTRARS
+from streamfuse.registration.options import TemporalOptions
+from streamfuse.registration.registrar import search
+from streamfuse.registration.temporal import TemporalRegistration
 from streamfuse.registration.warp import to_flow
 from streamfuse.synth.options import MotionOptions, RigOptions, SceneOptions
 from streamfuse.synth.scene import Scene
@@ -106,3 +109,33 @@ def test_bounds_on_rendered_truth() -> None:
     lines, _ = reliability_lines(reports)
     print("\n".join(lines))
     assert not missed
+
+
+def test_what_was_seen_is_kept_while_smoke_hides_it() -> None:
+    """Smoke drifts in and at last hides the whole street: the field stays that of a clear day."""
+    street = rendered_footage(43, frames=1)
+    (ir, vis), (truth, holds) = street.pairs[0], street.truth[0]
+    rng = np.random.default_rng(5)
+    kind = REGISTRARS.load("live")
+    registrar = kind(kind.Options(), device="cpu")
+    state = TemporalRegistration(TemporalOptions(), calibrated=False)
+    errors, statuses = [], []
+    for number, hidden in enumerate([0] * 4 + list(range(0, 641, 40)) + [640] * 6):
+        seen = vis.copy()
+        cloud = cv2.resize(rng.normal(150, 20, (6, 8)), (640, 480), interpolation=cv2.INTER_CUBIC)
+        cloud = np.clip(cloud + rng.normal(0, 1, vis.shape), 0, 255)
+        seen[:, :hidden] = cloud[:, :hidden]
+        t_ns = number * NS_PER_S // 25
+        state.look(ir, seen, t_ns=t_ns, epochs=(0, 0))
+        used = state.register(
+            ir,
+            seen,
+            lambda prior, v=seen: registrar.register(ir, v, prior=prior),
+            lambda v=seen: search(registrar, ir, v),
+            t_ns=t_ns,
+        )
+        apart = np.linalg.norm(field_at(used, places(street.shape)) - truth, axis=-1)
+        errors.append(float(apart[holds].mean()))
+        statuses.append(used.status)
+    assert (statuses[3], statuses[-1]) == (Status.OK, Status.HELD)
+    assert max(errors[4:]) < errors[3] + 0.3

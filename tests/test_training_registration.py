@@ -19,7 +19,7 @@ from streamfuse.errors import ConfigError, DataError, WeightsError
 from streamfuse.nn.live_registration import LiveConfig, LiveRegistration, Matches
 from streamfuse.nn.models import load_model
 from streamfuse.registration.working import pixel_grid, sample
-from streamfuse.training import confidence
+from streamfuse.training import trust
 from streamfuse.training.augment import compress, dim, noise, photometric, tone
 from streamfuse.training.data import Pair, load_pairs, split
 from streamfuse.training.deform import (
@@ -291,8 +291,8 @@ class TestCommand:
         monkeypatch: pytest.MonkeyPatch,
         capsys: pytest.CaptureFixture[str],
     ) -> None:
-        monkeypatch.setattr(confidence, "FIT_SEEDS", range(100, 101))
-        monkeypatch.setattr(confidence, "RENDERED_FRAMES", 1)
+        monkeypatch.setattr(trust, "FIT_SEEDS", range(100, 101))
+        monkeypatch.setattr(trust, "RENDERED_FRAMES", 1)
         file = tmp_path / "train.yaml"
         file.write_text(yaml.safe_dump(config(steps=3, validate_every=3).model_dump(mode="json")))
         common = ["--config", str(file), "--data", str(root)]

@@ -53,7 +53,17 @@ def add_parser(subparsers: Any) -> None:
     confidence.add_argument(
         "--config", type=Path, required=True, metavar="FILE", help="says which pairs are held back"
     )
-    confidence.add_argument("--model", default="blocks", metavar="NAME", help="default: %(default)s")
+    confidence.add_argument("--model", default="live", metavar="NAME", help="default: %(default)s")
+    confidence.add_argument(
+        "--weights", default="live-registration", metavar="NAME|FILE", help="of the model `live`"
+    )
+    confidence.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="write the weights of `live` with the fitted confidence",
+    )
     confidence.set_defaults(run=run_confidence)
     check = what.add_parser(
         "check", help="measure the live registration network; exit code 1 if it falls short"
@@ -126,14 +136,32 @@ def run_residuals(args: argparse.Namespace) -> int:
 
 
 def run_confidence(args: argparse.Namespace) -> int:
+    from streamfuse.errors import ConfigError
     from streamfuse.registration import REGISTRARS
+    from streamfuse.registration.live import LiveOptions, LiveRegistrar
+    from streamfuse.training.confidence import calibrate_confidence, save_calibrated
     from streamfuse.training.options import read_training
-    from streamfuse.training.registration import RegistrationTraining
-    from streamfuse.training.trust import confidence_lines
+    from streamfuse.training.registration import RegistrationTraining, load_live
+    from streamfuse.training.trust import reliability_lines, training_cases, trust_lines
 
-    train, held = read_training(args.config, RegistrationTraining).split_pairs(args.data)
-    kind = REGISTRARS.load(args.model)
-    lines, passed = confidence_lines(kind(kind.Options(), device="cpu"), train, held)
+    config = read_training(args.config, RegistrationTraining)
+    train, held = config.split_pairs(args.data)
+    if args.model == "live":
+        network = load_live(args.weights)
+        calibration = calibrate_confidence(network, train, seed=config.loop.seed)
+        print(", ".join(f"{name} {value:.3g}" for name, value in calibration.items()), flush=True)
+        if args.out is not None:
+            command = "streamfuse " + " ".join(sys.argv[1:])
+            save_calibrated(network, args.weights, args.out, calibration=calibration, command=command)
+            print(f"written: {args.out}", flush=True)
+        registrar: Any = LiveRegistrar(LiveOptions(), network=network)
+    else:
+        if args.out is not None:
+            raise ConfigError(f"--out {args.out}: the confidence of {args.model} is not in a weight file")
+        kind = REGISTRARS.load(args.model)
+        registrar = kind(kind.Options(), device="cpu")
+        print("\n".join(trust_lines(training_cases(registrar, train, seed=config.loop.seed))), flush=True)
+    lines, passed = reliability_lines(registrar, held)
     print("\n".join(lines))
     return 0 if passed else CHECK_FAILED
 

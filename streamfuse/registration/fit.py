@@ -29,12 +29,15 @@ TINY_RIDGE = 1e-3
 EVIDENCE_BLOCKS = 4
 NO_INFORMATION = 1e-4
 """px^-2 per match: a cell that knows its displacement to 100 px knows nothing."""
-HOLD = 0.25
-"""Weight of what was known against what is seen as well now: four fifths of a change are taken at once."""
+HOLD = 0.1
+"""Weight of what was known against what is seen as well now: nine tenths of a change are taken at once."""
+ALWAYS_HELD = 0.1
+"""px^-2 per match: so much holds a field wherever it is known at all. Less than a plain scene tells, but
+enough that a field does not wander from frame to frame where there is nothing to see."""
 LEAST_SEEN = 0.1
 """Share of what was known; a cell that sees less than that of it is held as if it saw so much."""
 LEAST_RENEWED = 1 / 16
-"""Share of a field that a frame must decide for the field to be that frame's: one part of EVIDENCE_BLOCKS."""
+"""Share of what is known of a field that must be a frame's for the field to be that frame's."""
 
 
 class Fit(NamedTuple):
@@ -49,17 +52,24 @@ class Fit(NamedTuple):
 def evidence(fit: Fit, precision: Tensor, support: Tensor) -> Tensor:
     """What a fit rests on, for judging it: (B, 3).
 
-    Logarithm of the mean `support`; the same, averaged over EVIDENCE_BLOCKS x EVIDENCE_BLOCKS parts of the
-    picture, so that one good corner is not enough; share of the matches' information that agrees with the
-    field. precision: (B, 3, h, w) as given to the fit. support: information as of `supported`.
+    Logarithm of the mean `support`; the same for the EVIDENCE_BLOCKS x EVIDENCE_BLOCKS parts of the picture,
+    by the mean of the errors to be expected in them, so that one good corner is not enough; `support` against
+    the matches' information that does not agree with the field, as a share. precision: (B, 3, h, w) as given
+    to the fit. support: information as of `supported`.
     """
     information = told(precision)
-    agreeing = information * fit.weights
-    total, agreed = information.mean(dim=(1, 2)), agreeing.mean(dim=(1, 2))
+    against = (information - information * fit.weights).mean(dim=(1, 2))
+    known = support.mean(dim=(1, 2))
     parts = F.adaptive_avg_pool2d(support[:, None], EVIDENCE_BLOCKS)
-    spread = torch.log(parts + NO_INFORMATION).mean(dim=(1, 2, 3))
-    known = torch.log(support.mean(dim=(1, 2)) + NO_INFORMATION)
-    return torch.stack([known, spread, agreed / (total + NO_INFORMATION)], dim=1)
+    expected = torch.rsqrt(parts + NO_INFORMATION).mean(dim=(1, 2, 3))
+    return torch.stack(
+        [
+            torch.log(known + NO_INFORMATION),
+            -2 * torch.log(expected),
+            known / (known + against + NO_INFORMATION),
+        ],
+        dim=1,
+    )
 
 
 def told(precision: Tensor) -> Tensor:
@@ -71,16 +81,16 @@ def holding(known: Tensor, precision: Tensor) -> Tensor:
     """Precision (B, h, w) with which a field that was `known` so well, (B, h, w), enters the next fit.
 
     What a scene tells falsely it tells again in every frame, so frames do not add up: a hundred that see a
-    tenth as well must not outvote a good one. So cells weigh by the cube of their information, HOLD k^3
-    against s^3, and where as much is seen as was known, the frame decides.
+    tenth as well must not outvote a good one. So cells weigh by a high power of their information, HOLD k^4
+    against s^4, and where as much is seen as was known, the frame decides.
     """
     seen = torch.maximum(told(precision), LEAST_SEEN * known + NO_INFORMATION)
-    return HOLD * known**3 / seen**2
+    return known.clamp_max(ALWAYS_HELD) + HOLD * known * (known / seen) ** 3
 
 
 class Support(NamedTuple):
     """information (B, h, w): how well a fitted field is known, by the matches that agree and by what held it.
-    renewed (B,): share of the field that this frame has decided, 0..1."""
+    renewed (B,): share of that which is this frame's, 0..1."""
 
     information: Tensor
     renewed: Tensor
@@ -91,8 +101,10 @@ def supported(fit: Fit, precision: Tensor, known: Tensor | None) -> Support:
     agreeing = told(precision) * fit.weights
     if known is None:
         return Support(agreeing, torch.ones_like(agreeing[:, 0, 0]))
-    taken = agreeing**3 / (agreeing**3 + HOLD * known**3 + NO_INFORMATION**3)
-    return Support(torch.lerp(known, agreeing, taken), taken.mean(dim=(1, 2)))
+    taken = agreeing**4 / (agreeing**4 + HOLD * known**4 + NO_INFORMATION**4)
+    information = torch.lerp(known, agreeing, taken)
+    renewed = (taken * information).mean(dim=(1, 2)) / (information.mean(dim=(1, 2)) + NO_INFORMATION)
+    return Support(information, renewed)
 
 
 def _cubic(positions: Tensor, count: int, spacing: float, order: int) -> Tensor:

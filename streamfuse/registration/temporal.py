@@ -16,9 +16,9 @@ within two or three frames, a single wild field is withheld.
 `regain_confidence` to be believed again. Meanwhile the last good field stands in for up to `hold_s`
 (`held`), then the rig calibration (`calibration`), then the visible picture alone (`off`). A cut in the
 visible stream alone, while the infrared shows the same scene as before, is something that came between, such
-as smoke: the next frame starts cold, but the field is held until another one is trusted. The field belongs to
-the rig, and what moves through the pictures does not move it; a camera that creeps against the other does
-(`creep`).
+as smoke, or a knock at the visible camera: the next frame is a cold key frame, and the past goes on. The
+field belongs to the rig, and what moves through the pictures does not move it; a camera that creeps against
+the other does (`creep`).
 
 Everything unusual is an `Event`: named in the frame's reason, listed in `Registration.events`, counted in the
 statistics.
@@ -72,7 +72,7 @@ REASONS = {
     Event.EXPIRED: "cold start: the last good field is too old",
     Event.LOW_CONFIDENCE: "tried cold: the warm field was not to be trusted",
     Event.KEY_FRAME: "key frame, searched cold as well",
-    Event.OVERRULED: "the search of the key frame explains the pictures better than the field in use",
+    Event.OVERRULED: "a cold search explains the pictures better than the field in use",
     Event.WITHHELD: "a sudden change of the field waits to be confirmed",
     Event.JUMPED: "the field changed suddenly, confirmed",
     Event.REUSED: "the field of an earlier frame, to save time",
@@ -200,17 +200,17 @@ class TemporalRegistration:
             return run(None), (self._cause,)
         if self._doubted and self._wait == 0:
             self._doubted = False
+            self._back_off()
             cold = run(None)
-            if self._usable(cold):
-                self._filter.restart(cold, vis.shape)
-            else:
-                self._back_off()
-            return cold, (self._cause,)
+            if not self._overrules(cold, prior, ir, vis, valid):
+                return run(prior), (self._cause,)
+            self._filter.restart(cold, vis.shape)
+            return cold, (self._cause, Event.OVERRULED)
         events: tuple[Event, ...] = ()
         better = self._overruling(prior, ir, vis, valid)
         if better is not None:
             self._filter.restart(better, vis.shape)
-            prior, events = better, (Event.OVERRULED,)
+            prior, events = better, (*events, Event.OVERRULED)
         self._since_key += 1
         warm = run(prior)
         if self._usable(warm):
@@ -236,9 +236,15 @@ class TemporalRegistration:
         if found is None:
             return None
         self._search = None
+        return found if self._overrules(found, held, ir, vis, valid) else None
+
+    def _overrules(
+        self, found: Registration, held: Registration, ir: Image8, vis: Image8, valid: Mask | None
+    ) -> bool:
+        """Whether the field of a search is another one than that in use, and a better one."""
         if not self._usable(found) or self._filter.distance(found, vis.shape) <= SAME_FIELD:
-            return None
-        return found if explains_better(ir, vis, found, held, valid=valid) else None
+            return False
+        return explains_better(ir, vis, found, held, valid=valid)
 
     def _back_off(self) -> None:
         """The next cold try comes later than this one did."""
