@@ -17,6 +17,11 @@ def thread_cpu_ns() -> int:
     return time.thread_time_ns()
 
 
+def process_cpu_ns() -> int:
+    """Processor time of the whole process, all threads."""
+    return time.process_time_ns()
+
+
 class Clock(Protocol):
     """What the pipeline needs to know about time."""
 

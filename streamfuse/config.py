@@ -43,9 +43,9 @@ class WorkerOptions(TemporalOptions):
     )
     backend: Backend = Field(
         "auto",
-        description="on the CPU, what the registration network's convolutions are computed by; auto: eager "
-        "PyTorch or, where that is installed and measured to be faster at the start, openvino; compile: "
-        "torch.compile, which takes a minute to start",
+        description="on the CPU, what the registration network's encoders are computed by; auto: eager "
+        "PyTorch or, where that is installed, measured to be faster at the start and the same bit for bit, "
+        "openvino; compile: torch.compile, up to a minute to start",
     )
 
 

@@ -13,7 +13,7 @@ Working pictures are locally normalised luma, float32 (B, 1, H, W), H and W mult
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -238,16 +238,8 @@ class Stage(nn.Module):
         """Match every `step`-th cell of `vis` in `ir`. valid: (B, 1, H, W), 1 where `ir` holds picture."""
         return self.match(self.encode(ir, "ir"), self.encode(vis, "vis"), valid)
 
-    def match(
-        self,
-        features_ir: Tensor,
-        features_vis: Tensor,
-        valid: Tensor | None = None,
-        *,
-        consensus: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
-    ) -> Matches:
-        """`forward` from the features on. consensus: computes what the own one does."""
-        consensus = consensus or self.consensus
+    def match(self, features_ir: Tensor, features_vis: Tensor, valid: Tensor | None = None) -> Matches:
+        """`forward` from the features on."""
         moving = bounded(self.describe(features_ir))
         fixed = bounded(self.describe(features_vis)) * F.softplus(self.gain(features_vis))
         if valid is not None:
@@ -256,9 +248,9 @@ class Stage(nn.Module):
         evidence = neighbourhood_mean(evidence, self.config.window, self.config.step)
         evidence = evidence * self.log_scale.exp()
         correction: Tensor | None = None
-        if consensus is not None:
+        if self.consensus is not None:
             step = self.config.step
-            evidence, correction = consensus(evidence, features_vis[:, :, ::step, ::step])
+            evidence, correction = self.consensus(evidence, features_vis[:, :, ::step, ::step])
         with full_precision(evidence):  # a variance is a small difference of large numbers
             return self.decode(evidence.float(), None if correction is None else correction.float())
 
@@ -375,14 +367,13 @@ class LiveRegistration(Network):
         matches: Matches = (self.coarse if stage == "coarse" else self.fine)(ir, vis, valid)
         return matches
 
-    def convolutional_parts(self) -> dict[str, nn.Module]:
-        """What takes most of the time, with fixed shapes: "STAGE ir", "STAGE vis", "STAGE consensus"."""
-        parts: dict[str, nn.Module] = {}
-        for name, stage in (("coarse", self.coarse), ("fine", self.fine)):
-            parts |= {f"{name} {modality}": Encoder(stage, modality) for modality in ("ir", "vis")}
-            if stage.consensus is not None:
-                parts[f"{name} consensus"] = stage.consensus
-        return parts
+    def encoders(self) -> dict[str, nn.Module]:
+        """What takes most of the time, with fixed shapes: "STAGE MODALITY"."""
+        return {
+            f"{name} {modality}": Encoder(stage, modality)
+            for name, stage in (("coarse", self.coarse), ("fine", self.fine))
+            for modality in ("ir", "vis")
+        }
 
     def example_inputs(self, *, height: int, width: int) -> Mapping[str, Mapping[str, Any]]:
         """Both stages on a working picture for a camera of this size."""

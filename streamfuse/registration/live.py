@@ -17,7 +17,6 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from streamfuse.clock import RealClock
 from streamfuse.errors import DataError
 from streamfuse.frame import Flow, Image8, Mask, Registration, Status, Stream
 from streamfuse.nn.backend import Part, chosen, recorded_inputs
@@ -156,7 +155,7 @@ class LiveRegistrar:
             "fine": network.fine_penalty.detach().cpu(),
         }
         self._geometry: Geometry | None = None
-        self._eager = network.convolutional_parts()
+        self._eager = network.encoders()
         self._parts: Mapping[str, Part] = self._eager
         self._prepared: dict[tuple[int, int], Mapping[str, Part]] = {}
 
@@ -168,9 +167,9 @@ class LiveRegistrar:
         with recorded_inputs(self._eager) as inputs:
             prior = self.register(ir, vis)
 
-        def warm_pass(parts: Mapping[str, Part]) -> None:
+        def warm_pass(parts: Mapping[str, Part]) -> Tensor:
             self._parts = parts
-            self.register(ir, vis, prior=prior)
+            return self.attempt(ir, vis, prior=prior).coefficients
 
         name, self._parts = chosen(
             backend,
@@ -179,7 +178,6 @@ class LiveRegistrar:
             device=self.device,
             reduced=is_reduced(self.options.precision, self.device),
             call=warm_pass,
-            clock=RealClock(),
         )
         self._prepared[working] = self._parts
         return name
@@ -291,13 +289,11 @@ class LiveRegistrar:
 
     def _encode(self, stage: StageName, modality: Stream, plane: npt.NDArray[np.float32]) -> Tensor:
         with span("features"), self._reduced:
-            features: Tensor = self._parts[f"{stage} {modality}"](self._tensor(plane))
-        return features
+            return self._parts[f"{stage} {modality}"](self._tensor(plane))
 
     def _match(self, stage: StageName, ir: Tensor, vis: Tensor, seen: Mask) -> Matches:
         with span("match"), self._reduced:
-            consensus = self._parts.get(f"{stage} consensus")
-            return self._stages[stage].match(ir, vis, self._mask(seen), consensus=consensus)
+            return self._stages[stage].match(ir, vis, self._mask(seen))
 
     def _tensor(self, plane: npt.NDArray[np.float32]) -> Tensor:
         return torch.from_numpy(plane)[None, None].to(self.device)
