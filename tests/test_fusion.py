@@ -205,13 +205,34 @@ def taking(*, visible: float) -> LiveFusion:
     assert network.leave.bias is not None
     with torch.no_grad():
         network.leave.weight.zero_()
-        network.leave.bias.copy_(torch.tensor([visible, -9.0]))
+        network.leave.bias.copy_(torch.tensor([visible, -9.0, -9.0]))
     return network
 
 
-def test_live_shows_marked_people_and_texture_at_least_as_the_maximum_does(shared_data: Path) -> None:
+def test_live_calms_noise_and_lets_everything_else_pass_at_once() -> None:
+    kind = FUSERS.load("live")
+    fuser = kind(kind.Options())
+    fuser._network = taking(visible=-9.0)
+    vis = textured((64, 80), 20)
+    dark = np.zeros_like(vis)
+    first = fuser.fuse(dark, vis)
+    noisy = vis.copy()
+    noisy[::2, ::2] += 2
+    noisy[8:16, 8:16] = 255 - vis[8:16, 8:16]
+    again = fuser.fuse(dark, noisy)
+    np.testing.assert_array_equal(again[::2, ::2][8:], (first[::2, ::2] + 1)[8:])
+    moved = np.abs(noisy.astype(int) - first) > 3
+    assert moved.any()
+    np.testing.assert_array_equal(again[moved], noisy[moved])
+    fuser.reset()
+    np.testing.assert_array_equal(fuser.fuse(dark, noisy), noisy)
+
+
+def test_live_shows_marked_people_as_the_infrared_does_and_texture_as_the_maximum_does(
+    shared_data: Path,
+) -> None:
     live, maximum = (FUSERS.load(name)(FUSERS.load(name).Options()) for name in ("live", "max"))
-    people: dict[str, list[tuple[float, float]]] = {"smoke": [], "clear": []}
+    people: list[float] = []
     for scene in scenes(shared_data / "data"):
         live.reset()
         fused = [fuser.fuse(scene.ir, scene.vis) for fuser in (live, maximum)]
@@ -220,22 +241,23 @@ def test_live_shows_marked_people_and_texture_at_least_as_the_maximum_does(share
         for box in scene.boxes:
             marked = warm_mask(scene.ir, box)
             ours, theirs = (warm_contrast(scene.ir, scene.vis, f, marked=marked) for f in fused)
-            people["smoke" if scene.name.startswith("0117_1620") else "clear"].append((ours, theirs))
-    assert all(ours > 0.95 * theirs for ours, theirs in people["clear"])
-    assert np.mean([ours for ours, _ in people["smoke"]]) > np.mean([theirs for _, theirs in people["smoke"]])
+            assert ours > 0.95 * theirs
+            people.append(ours)
+    assert np.mean(people) > 0.8
 
 
-def test_live_is_nearly_as_steady_as_the_maximum(shared_data: Path) -> None:
+@pytest.mark.parametrize("clip", ["0111_1716", "1230_1202"])
+def test_live_is_as_steady_as_the_maximum(shared_data: Path, clip: str) -> None:
     fuser = FUSERS.load("live")(FUSERS.load("live").Options())
     meter = SteadinessMeter()
     readers = [
-        cv2.VideoCapture(str(next((shared_data / "data" / "m2vd" / kind).glob("*1230_1202*.mp4"))))
+        cv2.VideoCapture(str(next((shared_data / "data" / "m2vd" / kind).glob(f"*{clip}*.mp4"))))
         for kind in ("infrared", "visible")
     ]
-    for _ in range(12):
+    for _ in range(8):
         ir, vis = (cv2.cvtColor(reader.read()[1], cv2.COLOR_BGR2GRAY) for reader in readers)
         meter.add(ir, vis, {"live": fuser.fuse(ir, vis)})
-    assert meter.result()["live"].warp_error_ratio < 1.02
+    assert meter.result()["live"].warp_error_ratio < 1
 
 
 # ---- the colour transform ----------------------------------------------------------------------------

@@ -38,7 +38,9 @@ def add_parser(subparsers: Any) -> None:
         )
         network.set_defaults(run=run_training)
     render = what.add_parser("render", help="render pairs to train on: exactly aligned, day to night")
-    render.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="gets ir/ and vis/")
+    render.add_argument(
+        "-o", "--out", type=Path, required=True, metavar="DIR", help="gets ir/, vis/ and people/"
+    )
     render.add_argument("--count", type=int, default=100, metavar="N", help="pairs (default: %(default)s)")
     render.add_argument("--seed", type=int, default=7, metavar="N")
     render.set_defaults(run=run_render)

@@ -1,11 +1,14 @@
 """The `live` fuser: our own small network, at camera rate on a CPU.
 
-It keeps the brighter source at most pixels and copies the other one, or its texture, where that would lose
-people in smoke or texture under warm, flat infrared (see `nn/live_fusion.py`).
+It keeps the brighter source at most pixels, copies the other one, or its texture, where that would lose what
+is in smoke or texture under warm, flat infrared, and makes people as much brighter than what is around them
+as the infrared shows them (see `nn/live_fusion.py`). What differs from the frame before by no more than noise
+does, goes half of the way only.
 """
 
 from typing import Annotated, ClassVar
 
+import cv2
 import numpy as np
 import torch
 from pydantic import Field
@@ -14,17 +17,25 @@ from streamfuse.frame import Image8, Mask
 from streamfuse.fusion.overlap import prepare_infrared
 from streamfuse.nn.live_fusion import LiveFusion
 from streamfuse.nn.models import load_model
+from streamfuse.nn.precision import Precision, reduced_precision
 from streamfuse.registry import Options
 
 FOLLOW = 0.25
 """Weight of a new frame in the running mean of the decisions: they settle within some five frames and do not
-flicker. Pixels are always those of the present frame."""
+flicker."""
+NOISE = 3
+"""Grey levels. A pixel that changes by up to so much from frame to frame is noise, or too little to be
+missed: it takes the mean of both. Being off by half of it cannot be seen, its flicker can."""
 
 
 class LiveOptions(Options):
-    """weights: name of bundled weights or path of a weight file."""
+    """weights: name of bundled weights or path of a weight file. precision: see the field."""
 
     weights: Annotated[str, Field(description="bundled weights by name, or a weight file")] = LiveFusion.NAME
+    precision: Annotated[
+        Precision,
+        Field(description="of the decisions; auto: bfloat16 where the device has it in hardware"),
+    ] = "auto"
 
 
 class LiveFuser:
@@ -36,7 +47,9 @@ class LiveFuser:
         network = load_model(LiveFusion.NAME, weights=options.weights, device=device)
         assert isinstance(network, LiveFusion)
         self._network, self._device = network, device
+        self._reduced = reduced_precision(options.precision, device)
         self._decided: torch.Tensor | None = None
+        self._before: Image8 | None = None
 
     @torch.inference_mode()
     def fuse(self, ir: Image8, vis: Image8, *, valid: Mask | None = None) -> Image8:
@@ -46,12 +59,22 @@ class LiveFuser:
             for image in (ir, vis)
         )
         means, gradients = self._network.look(a, b)
-        decided = self._network.decide(means, gradients)
+        with self._reduced:
+            decided = self._network.decide(means, gradients).float()
         if self._decided is not None and self._decided.shape == decided.shape:
             decided = torch.lerp(self._decided, decided, FOLLOW)
         self._decided = decided
         fused = self._network.compose(a, b, means, decided)[0, 0]
-        return np.asarray((fused * 255).round_().byte().cpu().numpy(), np.uint8)
+        return self._calm(np.asarray((fused * 255).round_().byte().cpu().numpy(), np.uint8))
+
+    def _calm(self, fused: Image8) -> Image8:
+        before = self._before
+        if before is not None and before.shape == fused.shape:
+            alike = cv2.threshold(cv2.absdiff(fused, before), NOISE, 255, cv2.THRESH_BINARY_INV)[1]
+            mean = cv2.addWeighted(fused, 0.5, before, 0.5, 0)
+            fused = np.asarray(cv2.copyTo(mean, alike, fused), np.uint8)
+        self._before = fused.copy()
+        return fused
 
     def reset(self) -> None:
-        self._decided = None
+        self._decided = self._before = None

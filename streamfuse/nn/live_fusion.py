@@ -2,14 +2,17 @@
 
 Pixel-wise maximum is a strong and steady fuser, and every pixel of it is the exact copy of a source, which is
 what information measures and eyes that look for noise are fond of. What it gets wrong is regional: texture
-lost under bright, flat infrared; people drowned in smoke that is brighter than they are. So the network
-predicts for each cell a share of the visible and one of the infrared, both exactly zero in most places. The
-visible is copied, unless it is so dark that it would be a hole; the infrared lends its texture to the
-brightness of the maximum.
+lost under bright, flat infrared; people drowned in daylight or in smoke that is brighter than they are. So
+the network predicts for each cell a share of the visible, one of the infrared, and whether there are people,
+all exactly zero in most places. The visible is copied, unless it is so dark that it would be a hole; the
+infrared lends its texture to the brightness of the maximum; people are the maximum of the picture and of
+lifted infrared: as much brighter than what is around them as the infrared shows them.
 
-    a, b = shares of vis and ir, 0..1;  m = the brighter one;  low(x) = local mean of x
+    a, b, c = shares of vis and ir, and people, 0..1;  m = the brighter one;  low(x) = local mean of x
+    lost = low(m - ir) over what is not warm;  warm = 0..1 with ir - low(ir)
     n = m + a (vis - m + max(0, low(m - vis) - DROP))
-    fused = n + b (ir - n + low(m - ir)), not darker than the darkest m
+    n = n + b (ir - n + lost nearby), not darker than the darkest m
+    fused = max(n, ir - 1 + c warm (1 + lost)): ir + lost where both are 1, nothing where either is 0
 
 The result is continuous but for TIE: nothing jumps where the sources cross, nor between cells.
 """
@@ -34,7 +37,13 @@ LOW = 5
 """Cells per side of a local mean: 40 pixels, above the size of texture."""
 GRADIENT_FLOOR = 2 / 255
 """Gradient, per pixel, that counts as noise; above it the network sees the logarithm."""
-DROP = 40 / 255
+WIDE = 11
+"""Cells per side of what a person is compared with: 88 pixels, above the size of people."""
+WARM_SLOPE, WARM_START = 255 / 10, 1.0
+"""Infrared 10 levels above the mean around it is not yet warm, 20 levels above it fully so."""
+LEAST_COLD = 0.05
+"""Share of the surroundings that is known to be cold, at least, before it tells their brightness."""
+DROP = 20 / 255
 """Darker than the maximum by more, on average, a copy of the visible is a hole: there it is lifted."""
 TIE = 4 / 255
 """Sources that differ by less, 3 grey levels at most, look the same: then the one is copied that is seen less
@@ -47,8 +56,8 @@ STRETCH = 1.2
 concrete distribution, Louizos et al. 2018)."""
 START = -2.5
 """Bias of the shares: an untrained network leaves the brighter source nowhere."""
-EDGE = 2.0
-"""Steepness of the change-over between cells: 4 pixels wide, as a pixel in between is no copy."""
+EDGE = 4.0
+"""Steepness of the change-over between cells: 2 pixels wide, as a pixel in between is no copy."""
 
 
 def _share(x: Tensor) -> Tensor:
@@ -58,9 +67,15 @@ def _share(x: Tensor) -> Tensor:
 def _gradient(images: Tensor) -> Tensor:
     """Absolute differences down and across, summed, mean of each SAMPLE x SAMPLE block; of neighbours that
     make pairs, half of all, which is enough for a mean."""
-    down = (images[:, :, 1::2] - images[:, :, ::2]).abs()
-    across = (images[..., 1::2] - images[..., ::2]).abs()
+    down = (images[:, :, 1::2] - images[:, :, ::2]).abs_()
+    across = (images[..., 1::2] - images[..., ::2]).abs_()
     return F.avg_pool2d(down, (SAMPLE // 2, SAMPLE)) + F.avg_pool2d(across, (SAMPLE, SAMPLE // 2))
+
+
+def _mean(x: Tensor, side: int) -> Tensor:
+    """Local mean over `side` x `side` cells, of the same size."""
+    x = F.avg_pool2d(x, (side, 1), 1, (side // 2, 0), count_include_pad=False)
+    return F.avg_pool2d(x, (1, side), 1, (0, side // 2), count_include_pad=False)
 
 
 def _visible_wins(means: Tensor) -> Tensor:
@@ -81,7 +96,7 @@ class LiveFusion(Network):
         self.down = nn.Conv2d(WIDTH // 2, WIDTH, 3, stride=2, padding=1)
         self.whole = nn.Linear(7, WIDTH)
         self.trunk = nn.ModuleList(nn.Conv2d(WIDTH, WIDTH, 3, padding=d, dilation=d) for d in DILATIONS)
-        self.leave = nn.Conv2d(WIDTH, 2, 3, padding=1)
+        self.leave = nn.Conv2d(WIDTH, 3, 3, padding=1)
         nn.init.normal_(self.leave.weight, std=0.003)
         assert self.leave.bias is not None
         nn.init.constant_(self.leave.bias, START)
@@ -95,29 +110,49 @@ class LiveFusion(Network):
         """The fused picture by what was decided (`decide`), with the means of the same pictures (`look`)."""
         rows, columns = ir.shape[2:]
         cells = F.avg_pool2d(means, CELL // SAMPLE)
-        lost = F.avg_pool2d(cells[:, 2:] - cells[:, :2].flip(1), LOW, 1, LOW // 2, count_include_pad=False)
-        lifted = F.relu(torch.cat([lost[:, :1] - DROP, lost[:, 1:]], dim=1))
-        maps = F.interpolate(
-            torch.cat([_share(decided), lifted], 1), scale_factor=CELL, mode="bilinear", align_corners=False
-        )[:, :, :rows, :columns]
-        visible, infrared = (EDGE * (maps[:, :2] - 0.5) + 0.5).clamp(0, 1).chunk(2, dim=1)
+        ir_cells, vis_cells, brighter_cells = cells.chunk(3, dim=1)
+        around = _mean(ir_cells, WIDE)
+        cold = 1 - ((ir_cells - around) * WARM_SLOPE - WARM_START).clamp(0, 1)
+        vis_lost = _mean(brighter_cells - vis_cells, LOW)
+        ir_lost = _mean(cold * (brighter_cells - ir_cells), LOW) / _mean(cold, LOW).clamp_min(LEAST_COLD)
+        hidden = _mean(cold * F.relu(vis_cells - ir_cells), WIDE) / _mean(cold, WIDE).clamp_min(LEAST_COLD)
+        shares = _share(decided)
+        maps = torch.cat(
+            [
+                EDGE * (shares[:, :2] - 0.5) + 0.5,
+                F.relu(vis_lost - DROP),
+                ir_lost,
+                -around * WARM_SLOPE - WARM_START,
+                shares[:, 2:] * (1 + hidden),
+            ],
+            1,
+        )
+        # One by one and in place: memory that is touched for the first time costs more than the arithmetic
+        visible, infrared, vis_lifted, ir_lifted, warm, raised = (
+            F.interpolate(x, scale_factor=CELL, mode="bilinear", align_corners=False)[:, :, :rows, :columns]
+            for x in maps.chunk(6, dim=1)
+        )
         preference = TIE * (TIE_SLOPE * (_visible_wins(means) - 0.5)).clamp(-1, 1)
         brighter = torch.where(ir + preference > vis, ir, vis)
-        fused = torch.lerp(brighter, vis + maps[:, 2:3], visible)
-        fused = torch.lerp(fused, ir + maps[:, 3:], infrared)
-        return torch.maximum(fused, brighter.amin((2, 3), keepdim=True)).clamp_max(1)
+        fused = torch.lerp(brighter, vis_lifted.add_(vis), visible.clamp_(0, 1))
+        fused.lerp_(ir_lifted.add_(ir), infrared.clamp_(0, 1))
+        fused.clamp_min_(brighter.amin((2, 3), keepdim=True))
+        # Where there are no people, or nothing is warm, this is below 0
+        raised.mul_(warm.add_(ir, alpha=WARM_SLOPE).clamp_(0, 1)).add_(ir).sub_(1)
+        return torch.maximum(fused, raised).clamp_max_(1)
 
     @staticmethod
     def look(ir: Tensor, vis: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and gradient of ir, vis and max, (B, 3, H / SAMPLE, W / SAMPLE) each, over whole cells."""
         rows, columns = ir.shape[2:]
         images = torch.cat([ir, vis, torch.maximum(ir, vis)], 1)
-        images = F.pad(images, (0, -columns % CELL, 0, -rows % CELL), "replicate")
+        if rows % CELL or columns % CELL:
+            images = F.pad(images, (0, -columns % CELL, 0, -rows % CELL), "replicate")
         return F.avg_pool2d(images, SAMPLE), _gradient(images)
 
     def decide(self, means: Tensor, gradients: Tensor) -> Tensor:
-        """(B, 2, H / CELL, W / CELL) out of what `look` gives: to take the visible, to take the infrared,
-        before they become shares."""
+        """(B, 3, H / CELL, W / CELL) out of what `look` gives: to take the visible, to take the infrared,
+        people, before they become shares."""
         levels = torch.log(gradients / GRADIENT_FLOOR + 1)
         seen = torch.cat([means - 0.5, levels - 1], 1)
         whole = torch.cat([seen.mean((2, 3)), _visible_wins(means)[:, :, 0, 0] - 0.5], 1)

@@ -1,22 +1,19 @@
 """Training of the `live` fusion network: better than the pixel-wise maximum on every side, and as steady.
 
 What each cell of a picture gains by either source is computed beforehand from the metrics that no trivial
-method wins together (`fusion_gains`); a gain above a price is worth taking. The network learns, by
-classification weighted with what a mistake costs, to see that from brightness and gradients alone, and to
-decide the same on two noisy frames of a scene.
+method wins together (`fusion_gains`); a gain above a price is worth taking. Where people are is known
+(`fusion_people`). The network learns, by classification weighted with what a mistake costs, to see that from
+brightness and gradients alone, and to decide the same on two noisy frames of a scene.
 
 Losses through differentiable metrics were tried first: histograms of 48 bins do not see that a pixel changed
 by a little is no copy any more, and gradients at the maximum say nothing about leaving it altogether.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 from pydantic import Field as Bound
 from safetensors.torch import load_file
@@ -26,21 +23,27 @@ from torch.nn import functional as F
 from streamfuse.errors import DataError
 from streamfuse.frame import Image8
 from streamfuse.metrics.panel import METRICS, FusionFamily, fusion_panel
+from streamfuse.metrics.salience import texture_kept, warm_contrast
 from streamfuse.nn.live_fusion import LiveFusion
 from streamfuse.nn.models import load_model, own_state
 from streamfuse.nn.weights import WeightsFile, save_weights
 from streamfuse.registry import Options
 from streamfuse.training.data import Pair, load_pairs, split
-from streamfuse.training.fusion_gains import NAMES, blur, cell_gains
+from streamfuse.training.fusion_crops import make_sample
+from streamfuse.training.fusion_gains import NAMES, blur
+from streamfuse.training.fusion_people import Box, Street, cut_people, load_streets, mark
 from streamfuse.training.loop import Loop, LoopConfig, Recipe
 from streamfuse.training.provenance import commit, curve
 
 JUDGED = ("MI_min", "VIFF", "Qabf_std", "SSIM_min")
 """To be at least those of the pixel-wise maximum; the rest of the panel at least REST of it."""
 REST = 0.95
-WORTH = {"ssim_min": 5.0, "edges": 4.0, "cv": 0.4, "ce": 0.1, "texture": 2.0}
-"""What one percent of gain in each is worth; tuned on training pairs, so that the four judged metrics keep a
-margin and the rest of the panel stays above REST."""
+SHOWN = {"people": 0.8, "texture": 0.9}
+"""Of people's contrast in the infrared, in rendered streets, and of the texture of the visible."""
+WORTH = {"ssim_min": 2.0, "edges": 1.0, "cv": 0.2, "ce": 0.02, "texture": 2.25}
+"""What one percent of gain in each is worth: chosen so that decisions made by the gains themselves keep the
+four judged metrics at the maximum's and the rest of the panel above REST, with as much texture as that
+allows."""
 PRICE = 9.0
 """Of a changed cell, in the same money: what no first order sees, above all that a histogram of exact copies
 is diluted."""
@@ -48,105 +51,78 @@ COHERENCE = 1.0
 """Cells: gains are averaged over neighbours, as decisions are made for places, not for pixels."""
 DEAR = 20.0
 """Largest weight of a cell: a few of them must not decide alone."""
-STEADY = 2.0
+SMOKE = 0.5
+"""Weight of a cell in dense smoke, where the infrared is to show whatever the metrics say."""
+STEADY = 1.0
 """Weight of the change of a decision between two frames of the same scene."""
-HAZE = 0.25
-"""Share of the crops whose visible picture is filled with smoke: the data sets have none."""
 VARIANTS = 2
 """Crops of each pair, made once: the gains of one take a second."""
+UNJUDGED = 6
+"""Crops of each pair, real and rendered, from which only people are learnt."""
+PERSON = 4.0
+"""Weight of a cell with people over one without: they are rare."""
+PEOPLE = 0.15
+"""Weight of finding people beside choosing between the sources."""
 NOISE = 0.004, 0.08
 """Of a frame: standard deviation of the noise of 4 x 4 means, of full scale, and of gradients, relative."""
 AGC = 0.04
 """Largest change of the infrared gain from frame to frame: a strong step of an automatic gain."""
 
 
-def _augment(image: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    if rng.random() < 0.5:
-        image = image ** np.float32(np.exp(rng.uniform(-0.5, 0.5)))
-    if rng.random() < 0.5:
-        image = image * np.float32(rng.uniform(0.6, 1.0)) + np.float32(rng.uniform(0, 0.1))
-    return np.clip(image, 0, 1)
-
-
-def add_smoke(vis: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """The visible picture (H, W) in [0, 1] through smoke of uneven thickness, lit evenly."""
-    rows, columns = vis.shape
-    thickness = np.zeros_like(vis)
-    for cells in (2, 4, 8):
-        clouds = rng.random((cells, cells), dtype=np.float32) / np.float32(np.sqrt(cells))
-        thickness += cv2.resize(clouds, (columns, rows), interpolation=cv2.INTER_CUBIC)
-    thickness = (thickness - thickness.min()) / max(float(np.ptp(thickness)), 1e-6)
-    low, high = rng.uniform(-1.5, 1.0), rng.uniform(1.5, 5.0)
-    passed = np.exp(-np.maximum(low + (high - low) * thickness, 0))
-    light = rng.uniform(0.35, 0.8) + rng.uniform(-0.08, 0.08) * thickness
-    return np.asarray(vis * passed + light * (1 - passed), np.float32)
-
-
-def make_crop(pair: Pair, shape: tuple[int, int], rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """One crop, zoomed, perhaps mirrored, with changed tones: float32 (2, H, W) in [0, 1], ir then vis."""
-    rows, columns = shape
-    height, width = pair.ir.shape
-    zoom = max(rng.uniform(0.7, 1.6), rows / height, columns / width)
-    h, w = min(height, round(rows / zoom)), min(width, round(columns / zoom))
-    y, x = int(rng.integers(0, height - h + 1)), int(rng.integers(0, width - w + 1))
-    planes = []
-    for image in (pair.ir, pair.vis):
-        crop = cv2.resize(image[y : y + h, x : x + w], (columns, rows), interpolation=cv2.INTER_AREA)
-        planes.append(_augment(np.asarray(crop, np.float32) / np.float32(255), rng))
-    if rng.random() < HAZE:
-        planes[1] = add_smoke(planes[1], rng)
-    # 8-bit values, as the network will meet them: only then is a copied pixel a copied pixel
-    both = np.round(np.stack(planes) * 255) / np.float32(255)
-    return np.ascontiguousarray(both[:, :, ::-1] if rng.random() < 0.5 else both)
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One crop as the network sees it (`LiveFusion.look`), and the gains of each cell (`cell_gains`)."""
-
-    means: Tensor
-    gradients: Tensor
-    gains: Tensor
-
-
-def make_sample(pair: Pair, shape: tuple[int, int], rng: np.random.Generator) -> Sample:
-    """A crop and what it is worth to leave the maximum in it."""
-    both = torch.from_numpy(make_crop(pair, shape, rng))[:, None, None]
-    means, gradients = LiveFusion.look(both[0], both[1])
-    return Sample(means, gradients, cell_gains(both[0], both[1])[None])
-
-
 class FusionTask:
     """What the loop needs to know.
 
     Args:
-        pairs, held: aligned pairs to train on, and to validate on.
+        streets, held: aligned pairs to train on, and to validate on.
+        rendered, held_rendered: the same of rendered pairs: of them, only people are learnt and judged.
         shape: rows and columns of a crop, multiples of 8. batch: crops in a step.
     """
 
     def __init__(
         self,
-        pairs: Sequence[Pair],
+        streets: Sequence[Street],
         *,
         shape: tuple[int, int],
         batch: int,
         seed: int,
+        rendered: Sequence[Street] = (),
         held: Sequence[Pair] = (),
+        held_rendered: Sequence[Street] = (),
     ) -> None:
-        self.batch, self.seed, self.held = batch, seed, held
+        self.batch, self.seed, self.held, self.held_rendered = batch, seed, held, held_rendered
         rng = np.random.default_rng(seed)
-        self.samples = [make_sample(pair, shape, rng) for _ in range(VARIANTS) for pair in pairs]
+        cut = cut_people([*streets, *rendered])
+        self.judged = [
+            make_sample(street, shape, rng, cut=cut if variant else ())
+            for variant in range(VARIANTS)
+            for street in streets
+        ]
+        self.unjudged = [
+            make_sample(street, shape, rng, cut=cut, judged=False)
+            for _ in range(UNJUDGED)
+            for street in (*streets, *rendered)
+        ]
 
     def make_batch(self, step: int) -> dict[str, Tensor]:
         """Two frames of the same crops, `means` and `gradients` (2 B, 3, h, w) with different noise and
-        infrared gain, and `gains` (B, 2, 5, h / 2, w / 2). Depends on (seed, step) alone."""
+        infrared gain, `people` and `smoke` (B, 1, h / 2, w / 2), and `gains` (B / 2, 2, 5, h / 2, w / 2) of
+        the first half of them. Depends on (seed, step) alone."""
         rng = np.random.default_rng([self.seed, step])
-        chosen = [self.samples[int(rng.integers(len(self.samples)))] for _ in range(self.batch)]
-        frames = [torch.cat([getattr(s, name) for s in chosen] * 2) for name in ("means", "gradients")]
-        gains = torch.cat([s.gains for s in chosen])
+        half = (self.batch + 1) // 2
+        chosen = [
+            kind[int(rng.integers(len(kind)))]
+            for kind, number in ((self.judged, half), (self.unjudged, self.batch - half))
+            for _ in range(number)
+        ]
+        means, gradients = (
+            torch.cat([getattr(s, name) for s in chosen] * 2) for name in ("means", "gradients")
+        )
+        people, smoke = (torch.cat([getattr(s, name) for s in chosen]) for name in ("people", "smoke"))
+        gains = torch.cat([s.gains for s in chosen if s.gains is not None])
         if rng.random() < 0.5:
-            frames, gains = [x.flip(-1) for x in frames], gains.flip(-1)
-        means, gradients = frames
+            means, gradients, people, smoke, gains = (
+                x.flip(-1) for x in (means, gradients, people, smoke, gains)
+            )
         noise = [torch.from_numpy(rng.standard_normal(means.shape, dtype=np.float32)) for _ in range(2)]
         gain = 1 + AGC * torch.from_numpy(rng.uniform(-1, 1, (2 * self.batch, 1, 1, 1)).astype(np.float32))
         means = (means + NOISE[0] * noise[0]) * torch.cat(
@@ -155,27 +131,39 @@ class FusionTask:
         return {
             "means": means,
             "gradients": gradients * (1 + NOISE[1] * noise[1]).clamp_min(0),
+            "people": people,
+            "smoke": smoke,
             "gains": gains,
         }
 
     def loss(
         self, network: LiveFusion, batch: dict[str, Tensor], step: int
     ) -> tuple[Tensor, dict[str, float]]:
-        decided = network.decide(batch["means"], batch["gradients"])
+        decided = network.decide(batch["means"], batch["gradients"]).float()
         first, second = torch.sigmoid(decided).chunk(2)
-        wanted, weight = wanted_decisions(batch["gains"])
-        wrong = F.binary_cross_entropy_with_logits(decided, wanted.repeat(2, 1, 1, 1), reduction="none")
-        choice = (weight.repeat(2, 1, 1, 1) * wrong).mean()
         unsteady = (first - second).abs().mean()
-        hit = ((first > 0.5) == (wanted > 0.5)).float()
+        wanted, weight = wanted_decisions(batch["gains"])
+        judged = len(wanted)
+        smoke = batch["smoke"][:judged]
+        seen_through = torch.cat([torch.zeros_like(smoke), smoke], 1)
+        wanted, weight = torch.lerp(wanted, seen_through, smoke), weight + smoke * (SMOKE - weight)
+        frames = [part[:judged, :2] for part in decided.chunk(2)]
+        choice = torch.stack([_wrong(part, wanted, weight) for part in frames]).mean()
+        people = batch["people"]
+        rare = 1 + (PERSON - 1) * people
+        finding = torch.stack([_wrong(part[:, 2:], people, rare) for part in decided.chunk(2)]).mean()
+        taken, found = first[:judged, :2] > 0.5, first[:, 2:] > 0.5
         figures = {
             "choice": choice.item(),
+            "people": finding.item(),
             "unsteady": unsteady.item(),
-            "right": float((hit * weight).sum() / weight.sum()),
-            "taken": (first > 0.5).float().mean().item(),
+            "right": float(((taken == (wanted > 0.5)) * weight).sum() / weight.sum()),
+            "taken": taken.float().mean().item(),
             "worth_taking": wanted.mean().item(),
+            "found": float((found * people).sum() / people.sum().clamp_min(1)),
+            "invented": float((found * (1 - people)).mean()),
         }
-        return choice + STEADY * unsteady, figures
+        return choice + PEOPLE * finding + STEADY * unsteady, figures
 
     @torch.inference_mode()
     def validate(self, network: LiveFusion, folder: Path, step: int) -> dict[str, float]:
@@ -184,7 +172,15 @@ class FusionTask:
         ratios = validate_against_maximum(network, self.held)
         missing = sum(max(0.0, required(name) - ratio) for name, ratio in ratios.items())
         gain = float(np.mean([ratios[name] for name in JUDGED])) - 1
-        return {"score": missing - gain / 2, **ratios}
+        shown = {"texture": kept_texture(network, self.held)}
+        if self.held_rendered:
+            shown["people"] = shown_people(network, self.held_rendered)
+        missing += sum(max(0.0, SHOWN[name] - share) for name, share in shown.items())
+        return {"score": missing - gain / 2, **shown, **ratios}
+
+
+def _wrong(decided: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
+    return (weight * F.binary_cross_entropy_with_logits(decided, wanted, reduction="none")).mean()
 
 
 def required(metric: str) -> float:
@@ -226,6 +222,29 @@ def _fusion_metrics(pair: Pair, fused: Image8) -> Mapping[str, float]:
     return fusion_panel(pair.ir, pair.vis, fused, families=families)["fusion"]
 
 
+def kept_texture(network: LiveFusion, pairs: Sequence[Pair]) -> float:
+    """Mean of `texture_kept` over pairs."""
+    shares = [texture_kept(pair.ir, pair.vis, fuse_image(network, pair.ir, pair.vis)) for pair in pairs]
+    return float(np.mean(shares))
+
+
+def shown_people(network: LiveFusion, streets: Sequence[Street]) -> float:
+    """Mean of `warm_contrast` of the people in `streets`."""
+    return float(
+        np.mean(
+            [
+                warm_contrast(
+                    street.pair.ir,
+                    street.pair.vis,
+                    fuse_image(network, street.pair.ir, street.pair.vis),
+                    marked=street.people,
+                )
+                for street in streets
+            ]
+        )
+    )
+
+
 def validate_against_maximum(network: LiveFusion, pairs: Sequence[Pair]) -> dict[str, float]:
     """Mean of each fusion metric over pairs, as the ratio to the pixel-wise maximum's; above 1 is better."""
     ours, trivial = (
@@ -242,10 +261,16 @@ def validate_against_maximum(network: LiveFusion, pairs: Sequence[Pair]) -> dict
 
 
 class FusionTraining(Options):
-    """What `streamfuse train fusion` reads: as `RegistrationTraining`, without what concerns fields."""
+    """What `streamfuse train fusion` reads: as `RegistrationTraining`, without what concerns fields.
+
+    people: boxes around people in pairs of `folders`, by file stem: [left, top, right, bottom].
+    rendered: a folder that `streamfuse train render` has made; the last `held_back` of it validate.
+    """
 
     folders: Annotated[list[str], Bound(min_length=1)]
     drop: tuple[str, ...] = ()
+    people: dict[str, list[Box]] = Bound(default_factory=dict)
+    rendered: str | None = None
     terms: str = ""
     held_back: Annotated[int, Bound(ge=1)] = 12
     split_seed: int = 1
@@ -271,14 +296,18 @@ def fusion_loops(
         DataError, WeightsError.
     """
     train, held = config.pairs(root)
+    rendered = load_streets(root / config.rendered) if config.rendered else []
     torch.manual_seed(config.loop.seed)
     network = LiveFusion() if weights is None else load_model(LiveFusion.NAME, weights=weights)
+    kept = max(0, len(rendered) - config.held_back)
     task = FusionTask(
-        train,
+        [mark(pair, config.people.get(pair.name, ())) for pair in train],
         shape=config.shape,
         batch=config.batch,
         seed=config.loop.seed,
+        rendered=rendered[:kept],
         held=held,
+        held_rendered=[street for street in rendered[kept:] if street.people.any()],
     )
     yield Loop(network, task, config.loop, folder)
 
@@ -304,7 +333,8 @@ def export_fusion(config: FusionTraining, root: Path, folder: Path, to: Path, *,
             "dropped_from_training": sorted(config.drop),
             "held_back": sorted(pair.name for pair in held),
             "command": command,
-            "configuration": config.model_dump(mode="json"),
+            "configuration": config.model_dump(mode="json", exclude={"people"}),
+            "people_marked": sum(len(boxes) for boxes in config.people.values()),
             "seed": config.loop.seed,
             "steps": max(history["score"], default=0),
             "commit": commit(),

@@ -31,7 +31,8 @@ from streamfuse.registration.working import pixel_grid, sample
 from streamfuse.registry import Options
 from streamfuse.training.data import Pair, load_pairs, split
 from streamfuse.training.deform import invert, mepma_field
-from streamfuse.training.fusion import make_crop
+from streamfuse.training.fusion_crops import make_crop
+from streamfuse.training.fusion_people import mark
 from streamfuse.training.loop import Loop, LoopConfig, Recipe
 from streamfuse.training.provenance import commit, curve
 from streamfuse.training.registration import NOISE_FLOOR, field_figures
@@ -43,6 +44,11 @@ LIKENESS_WINDOW = 9
 LIKENESS_FLOOR = 1e-5
 VALIDATION_SEED = 1
 """Crops that the fusion phase is validated on are always the same."""
+
+
+def _crop(pair: Pair, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Float32 (2, H, W) in [0, 1], ir then vis."""
+    return make_crop(mark(pair, ()), shape, rng)[:2]
 
 
 class MepmaTraining(Options):
@@ -140,7 +146,7 @@ class FusionPhase:
         """`ir`, `vis` (B, 1, H, W) in [0, 1]."""
         rng = np.random.default_rng([self.seed, step])
         chosen = [self.pairs[int(rng.integers(len(self.pairs)))] for _ in range(self.config.batch)]
-        return self._stack([make_crop(pair, self.config.shape, rng) for pair in chosen])
+        return self._stack([_crop(pair, self.config.shape, rng) for pair in chosen])
 
     @staticmethod
     def _stack(crops: Sequence[np.ndarray]) -> dict[str, Tensor]:
@@ -156,7 +162,7 @@ class FusionPhase:
         rows = []
         for number, pair in enumerate(self.held):
             rng = np.random.default_rng([VALIDATION_SEED, number])
-            batch = self._stack([make_crop(pair, self.config.shape, rng)])
+            batch = self._stack([_crop(pair, self.config.shape, rng)])
             planes = {name: plane.to(device_of(network)) for name, plane in batch.items()}
             total, terms = fusion_loss(network, planes["ir"], planes["vis"], self.config)
             rows.append({"score": float(total)} | terms)
@@ -187,7 +193,7 @@ class RegistrationPhase:
 
     def _deformed(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         shape = self.config.shape
-        ir, vis = make_crop(self.pairs[int(rng.integers(len(self.pairs)))], shape, rng)
+        ir, vis = _crop(self.pairs[int(rng.integers(len(self.pairs)))], shape, rng)
         field = mepma_field(shape, rng)
         moved = np.asarray(sample(ir, pixel_grid(shape) + field, border=0), np.float32)
         truth = np.ascontiguousarray(invert(field).transpose(2, 0, 1))

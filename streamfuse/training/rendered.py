@@ -1,7 +1,8 @@
 """Rendered pairs for training: a street seen by two cameras in one place, so that truth is exact.
 
 Real pairs are aligned by hand to a pixel or two; these add what only exact labels can teach, and the light
-that real sets lack. They are written as any other data set: ir/ and vis/ with equal file stems.
+that real sets lack. They are written as any other data set: ir/ and vis/ with equal file stems; people/ holds
+the masks of people, 255 on them, which the fusion network learns to show.
 """
 
 from pathlib import Path
@@ -13,13 +14,15 @@ from streamfuse.synth.options import MotionOptions, RigOptions, SceneOptions, Sm
 from streamfuse.synth.scene import Scene
 
 WIDTH, HEIGHT = 480, 360
+PEOPLE = "people"
+"""Folder of the masks."""
 SMOKY = 0.2
 """Share of the streets with smoke, up to where the visible camera sees little."""
 
 
 def render_pairs(folder: Path, *, count: int, seed: int) -> None:
     """Write `count` pairs into `folder`, each of another street; the same for the same seed."""
-    for stream in ("ir", "vis"):
+    for stream in ("ir", "vis", PEOPLE):
         (folder / stream).mkdir(parents=True, exist_ok=True)
     for number in range(count):
         rng = np.random.default_rng([seed, number])
@@ -29,6 +32,7 @@ def render_pairs(folder: Path, *, count: int, seed: int) -> None:
         ir = scene.infrared_view(scene.render_infrared(at_s, noise_ns=number))
         write_picture(folder / "ir" / f"{number:05d}.png", ir)
         write_picture(folder / "vis" / f"{number:05d}.png", vis)
+        write_picture(folder / PEOPLE / f"{number:05d}.png", scene.truth(at_s).person)
 
 
 def _street(rng: np.random.Generator) -> SceneOptions:
