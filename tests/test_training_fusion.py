@@ -203,7 +203,7 @@ def test_a_picture_is_as_good_as_itself() -> None:
     apart = Pair("y", pair.ir // 3, pair.vis // 2 + 120)
     assert set(validate_against_maximum(LiveFusion(), [apart]).values()) == {1.0}, "nothing is near a tie"
     worse = validate_against_maximum(network_that_takes(9, -9), [pair])
-    assert worse["MI_min"] < 1 < worse["MI_vis"]
+    assert worse["MI_min"] < 1 < worse["SSIM_vis"]
 
 
 def test_two_frames_of_a_sample_differ_by_noise_and_gain_only() -> None:
