@@ -115,7 +115,7 @@ def pretend_cuda(monkeypatch: pytest.MonkeyPatch, world: Events) -> None:
         world.current.pop()
 
     block = Layout.block
-    monkeypatch.setattr(Layout, "block", lambda self, **_: block(self))
+    monkeypatch.setattr(Layout, "block", lambda self, rows=1, **_: block(self, rows=rows))
     monkeypatch.setattr(torch.cuda, "Stream", lambda *_: Stream(world))
     monkeypatch.setattr(torch.cuda, "Event", lambda **_: Event(world))
     monkeypatch.setattr(torch.cuda, "stream", current)

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,9 +23,10 @@ from streamfuse.device.build import lives_on_device
 from streamfuse.device.graph import Replay
 from streamfuse.device.layout import Field, Layout
 from streamfuse.device.live import LiveEstimator, NetworkFuser
+from streamfuse.device.memory import Rows
 from streamfuse.device.mepma import MepmaEstimator
 from streamfuse.device.program import Pass, Program, Rules
-from streamfuse.device.rig import Rig
+from streamfuse.device.rig import Rigs
 from streamfuse.device.schedule import Schedule
 from streamfuse.device.transfer import IN_FLIGHT, Ring
 from streamfuse.device.worker import DeviceWorker
@@ -160,38 +162,46 @@ def test_two_frames_are_under_way_and_none_is_lost_or_overtaken(clip: Clip) -> N
 def test_a_slot_is_not_used_again_before_its_result_is_collected() -> None:
     ring = Ring(Layout(x=Field(torch.int64, (3,))), Layout(y=Field(torch.int64, (3,))), torch.device("cpu"))
 
+    inputs, outputs = ring.buffers(1)
+
     def work() -> None:
-        ring.outputs["y"].copy_(10 * ring.inputs["x"])
+        outputs["y"].copy_(10 * inputs["x"])
 
     taken = []
     for i in range(7):
+        assert ring.full == (i >= IN_FLIGHT)
         if ring.full:
-            assert len(ring) == IN_FLIGHT
-            taken.append(ring.collect()["y"])
-        ring.submit({"x": np.full(3, i)}, work)
-    taken += [ring.collect()["y"] for _ in range(len(ring))]
-    np.testing.assert_array_equal(np.array(taken)[:, 0], 10 * np.arange(7))
+            taken += ring.take()
+        ring.submit([{"x": np.full(3, i)}], work)
+    while ring.oldest is not None:
+        taken += ring.take()
+    np.testing.assert_array_equal([arrays["y"][0] for arrays in taken], 10 * np.arange(7))
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_streams_may_run_in_any_order_that_events_allow(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
-    """The ring's events on streams that run late: results are their own frames', whatever overtakes what."""
+    """The ring's events on streams that run late: results are their own frames', whatever overtakes what, in
+    batches of one to three."""
     world = Events(np.random.default_rng(seed))
     pretend_cuda(monkeypatch, world)
     layouts = [Layout(**{name: Field(torch.int64, (3,))}) for name in ("x", "y")]
-    ring = Ring(layouts[0], layouts[1], SimpleNamespace(type="cuda"))  # type: ignore[arg-type]
-    into, out = ring.inputs["x"].numpy(), ring.outputs["y"].numpy()
+    ring = Ring(layouts[0], layouts[1], SimpleNamespace(type="cuda"), rows=3)  # type: ignore[arg-type]
 
-    def work() -> None:
+    def work(size: int) -> None:
+        inputs, outputs = ring.buffers(size)
+        into, out = inputs["x"].numpy(), outputs["y"].numpy()
         world.later(lambda: np.copyto(out, 10 * into))
 
-    taken = []
-    for i in range(12):
+    taken, given = [], 0
+    for size in (1, 2, 3, 1, 3, 2, 2, 1, 3):
         if ring.full:
-            taken.append(ring.collect()["y"])
-        ring.submit({"x": np.full(3, i)}, work)
-    taken += [ring.collect()["y"] for _ in range(len(ring))]
-    np.testing.assert_array_equal(np.array(taken), 10 * np.arange(12)[:, None].repeat(3, 1))
+            taken += ring.take()
+        ring.submit([{"x": np.full(3, given + i)} for i in range(size)], partial(work, size))
+        given += size
+    while ring.oldest is not None:
+        taken += ring.take()
+    found = np.array([arrays["y"] for arrays in taken])
+    np.testing.assert_array_equal(found, 10 * np.arange(given)[:, None].repeat(3, 1))
 
 
 @pytest.mark.parametrize("live", [False, True])
@@ -314,6 +324,9 @@ def moved(thing: Any, device: str, seen: set[int]) -> None:
     seen.add(id(thing))
     if isinstance(thing, torch.nn.Module):
         thing.to(device)
+    elif isinstance(thing, Rows):
+        for field in fields(thing):
+            setattr(thing, field.name, getattr(thing, field.name).to(device))
     elif hasattr(thing, "__dict__") or isinstance(thing, dict):
         members = thing if isinstance(thing, dict) else vars(thing)
         for name, value in members.items():
@@ -331,7 +344,7 @@ def test_no_pass_asks_the_host_for_anything(kind: str) -> None:
     shape, cpu = (96, 128), torch.device("cpu")
     lens = Intrinsics(fx=100, fy=100, cx=32, cy=24, distortion=(-0.1, 0.0, 0.0, 0.0))
     plain = RigCalibration.identity(ir_size=(64, 48), vis_size=(128, 96))
-    rig = Rig(plain.model_copy(update={"ir_intrinsics": lens}), device=cpu)
+    rig = Rigs(plain.model_copy(update={"ir_intrinsics": lens}), count=3, device=cpu)
     if kind == "live":
         network = build_model("live-registration")
         assert isinstance(network, LiveRegistration)
@@ -342,7 +355,9 @@ def test_no_pass_asks_the_host_for_anything(kind: str) -> None:
         joint = MepmaEstimator(MEPMA().eval(), shape, dtype=torch.float32, device=cpu)
         program = Program(rig, joint, None, rules=RULES, device=cpu)
     moved(program, "meta", set())
-    buffers = [layout.views(layout.block(device="meta")) for layout in (program.inputs, program.outputs)]
+    buffers = [
+        layout.views(layout.block(rows=2, device="meta")) for layout in (program.inputs, program.outputs)
+    ]
     for work in program.works:
         with torch.inference_mode(), HostWork("meta") as watch:
             program.run(work, *buffers)
@@ -392,6 +407,6 @@ def test_work_that_cannot_be_recorded_runs_as_it_is(
 
 
 def test_a_program_says_which_passes_it_has() -> None:
-    rig = Rig(RigCalibration.identity(ir_size=(64, 48), vis_size=(64, 48)), device="cpu")
+    rig = Rigs(RigCalibration.identity(ir_size=(64, 48), vis_size=(64, 48)), device="cpu")
     program = Program(rig, None, lambda ir, vis, valid: ir, rules=RULES, device=torch.device("cpu"))
     assert program.passes == (Pass.CALIBRATION,)

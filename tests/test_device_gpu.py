@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -83,12 +84,13 @@ def test_a_replayed_graph_gives_what_the_same_work_gives_without_one(clip: Clip)
     graphs, plain = device_worker(), device_worker()
     for worker in (graphs, plain):
         worker.prepare(ir_size=(160, 120), vis_size=VIS_SIZE)
-    assert graphs._chain is not None
-    assert plain._chain is not None
-    assert graphs._chain.works.recorded == len(Pass)
-    chain = plain._chain
-    for work in chain.program.works:
-        chain.works[work] = lambda work=work: chain.program.run(work, chain.ring.inputs, chain.ring.outputs)
+    assert graphs._seat is not None
+    assert plain._seat is not None
+    assert graphs._seat.chain.recordings.recorded == len(Pass)
+    chain = plain._seat.chain
+    for recording in chain.recordings:
+        run = partial(chain.program.run, recording.work, *chain._ring.buffers(recording.size))
+        chain.recordings[recording] = run
     for one, other in zip(through(graphs, pairs(clip)), through(plain, pairs(clip)), strict=True):
         np.testing.assert_array_equal(one.image, other.image)
         assert one.confidence == other.confidence
@@ -97,8 +99,8 @@ def test_a_replayed_graph_gives_what_the_same_work_gives_without_one(clip: Clip)
 def test_pictures_travel_through_pinned_memory(clip: Clip) -> None:
     worker = device_worker()
     through(worker, pairs(clip))
-    assert worker._chain is not None
-    slots = worker._chain.ring._free
+    assert worker._seat is not None
+    slots = worker._seat.chain._ring._free
     assert all(slot.up.is_pinned() and slot.down.is_pinned() for slot in slots)
 
 
@@ -124,8 +126,8 @@ def test_the_default_configuration_moves_the_infrared_as_on_the_cpu(mode: Motion
     cpu = Worker(*config, options=WorkerOptions(device="cpu"), **rig)
     on_device = DeviceWorker(*config, device="cuda", options=WorkerOptions(), **rig)
     done = through(cpu, iter(some)), through(on_device, iter(some))
-    assert on_device._chain is not None
-    assert on_device._chain.works.recorded == 2 * len(Pass)
+    assert on_device._seat is not None
+    assert on_device._seat.chain.recordings.recorded == 2 * len(Pass)
     moved = 0
     for one, other in zip(*done, strict=True):
         assert other.extra.keys() == one.extra.keys()

@@ -8,13 +8,13 @@ from device_rigs import CALIBRATIONS, soft, tensor
 
 from streamfuse.calibration.calibration import RigCalibration
 from streamfuse.device.estimator import Found
-from streamfuse.device.filter import JUMPED, WITHHELD
+from streamfuse.device.filter import JUMPED, WITHHELD, FilterState
 from streamfuse.device.filter import FieldFilter as DeviceFilter
 from streamfuse.device.laplacian import LaplacianFuser as DeviceLaplacian
 from streamfuse.device.mepma import EdgeAgreement
 from streamfuse.device.picture import feathered, luma, replace_luma
 from streamfuse.device.pixels import Normalise, Resize
-from streamfuse.device.rig import Rig
+from streamfuse.device.rig import Rigs
 from streamfuse.device.solve import DeviceFit
 from streamfuse.frame import Registration, Status
 from streamfuse.fusion import colour, overlap
@@ -66,7 +66,7 @@ def test_laplacian_bands_are_those_of_the_cpu(
 
 def test_small_motion_fields_are_enlarged_as_on_the_cpu(rng: np.random.Generator) -> None:
     calibration = RigCalibration.identity(ir_size=(320, 240), vis_size=(640, 480))
-    rig = Rig(calibration, device="cpu")
+    rig = Rigs(calibration, device="cpu")
     small = rng.normal(0, 3, (*rig.motion_shape, 2)).astype(np.float32)
     found = rig.motion(torch.from_numpy(small)[None])[0].permute(1, 2, 0).numpy()
     np.testing.assert_allclose(found, resample(small, (480, 640)), atol=1e-3)
@@ -102,11 +102,12 @@ def test_the_infrared_is_warped_as_on_the_cpu(rng: np.random.Generator, name: st
     ir = soft(rng, (calibration.ir_size[1], calibration.ir_size[0]))
     shape = (calibration.vis_size[1], calibration.vis_size[0])
     flow = cv2.resize(rng.normal(0, 4, (4, 5, 2)).astype(np.float32), shape[::-1])
-    rig = Rig(calibration, device="cpu")
-    prepared = rig.prepared(tensor(ir))
+    rig = Rigs(calibration, device="cpu")
+    prepared, place = rig.prepared(tensor(ir)), rig.at(torch.tensor([0]))
     brought = calibration.bring_infrared(ir)
     warped = warp_infrared(ir, Registration(status=Status.OK, confidence=1, flow=flow), calibration, shape)
-    found = rig.bring(prepared), rig.warp(prepared, torch.from_numpy(flow).permute(2, 0, 1)[None])
+    field = torch.from_numpy(flow).permute(2, 0, 1)[None]
+    found = rig.bring(prepared, place), rig.warp(prepared, field, place)
     for (picture, holds), (wanted, valid) in zip(found, (brought, warped), strict=True):
         assert (255 * holds[0, 0].numpy() != valid).mean() < 1e-3
         assert np.abs(picture[0, 0].numpy() - wanted)[valid > 0].max() <= 3
@@ -141,25 +142,27 @@ def test_fields_are_filtered_as_on_the_cpu(rng: np.random.Generator) -> None:
     """Noise, a slip of one frame, a step, a drift, frames that give nothing: verdicts and fields agree."""
     shape = (48, 64)
     cpu, device = FieldFilter(), DeviceFilter(shape, device="cpu")
-    held, known, verdicts = torch.zeros(1, 2, *shape), torch.tensor(False), set()
+    held, known, verdicts = torch.zeros(1, 2, *shape), torch.tensor([False]), set()
+    state = FilterState.fresh(1, device="cpu")
     for i in range(120):
         mean = (30.0 if i == 20 else 0.0) + (4.0 if i >= 40 else 0.0) + 0.02 * max(0, i - 70)
         flow = np.full((*shape, 2), mean, np.float32) + rng.normal(0, 0.03, 2).astype(np.float32)
         confidence, good = float(rng.uniform(0.3, 1)), i % 11 != 5
         found = Found(
-            torch.from_numpy(flow).permute(2, 0, 1)[None], torch.tensor(confidence), torch.tensor(True)
+            torch.from_numpy(flow).permute(2, 0, 1)[None], torch.tensor([confidence]), torch.tensor([True])
         )
         held_now, verdict = device.update(
+            state,
             held,
             found,
             known=known,
-            good=torch.tensor(good),
-            sure=torch.tensor(False),
+            good=torch.tensor([good]),
+            sure=torch.tensor([False]),
             flow_of=lambda code: code,
         )
         if good:
             told = cpu.update(Registration(status=Status.OK, confidence=confidence, flow=flow), shape)
-            held, known = held_now, torch.tensor(True)
+            held, known = held_now, torch.tensor([True])
             verdicts.add(told)
             assert (told == "withheld", told == "jumped") == (verdict == WITHHELD, verdict == JUMPED)
         assert cpu.field is not None

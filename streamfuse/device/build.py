@@ -11,7 +11,7 @@ from streamfuse.device.laplacian import LaplacianFuser
 from streamfuse.device.live import LiveEstimator, NetworkFuser, maximum
 from streamfuse.device.mepma import MepmaEstimator
 from streamfuse.device.program import Program, Rules
-from streamfuse.device.rig import Rig
+from streamfuse.device.rig import Rigs
 from streamfuse.nn.live_fusion import LiveFusion
 from streamfuse.nn.live_registration import LiveRegistration
 from streamfuse.nn.mepma import MEPMA
@@ -63,12 +63,12 @@ class Parts:
         """Whether there is a registrar."""
         return self._registrar is not None
 
-    def program(self, calibration: RigCalibration, rules: Rules, *, parts: int = 0) -> Program:
-        """The program for pictures of the calibration's sizes; parts: as of `Program`."""
-        rig = Rig(calibration, device=self._device)
-        estimator = self._estimator(rig.shape)
-        fuser = None if self._joint else self._device_fuser(rig.shape)
-        return Program(rig, estimator, fuser, rules=rules, device=self._device, parts=parts)
+    def program(self, calibration: RigCalibration, rules: Rules, *, parts: int = 0, rigs: int = 1) -> Program:
+        """The program for rigs of the calibration's geometry; parts: as of `Program`."""
+        places = Rigs(calibration, count=rigs, device=self._device)
+        estimator = self._estimator(places.shape)
+        fuser = None if self._joint else self._device_fuser(places.shape)
+        return Program(places, estimator, fuser, rules=rules, device=self._device, parts=parts)
 
     def _estimator(self, shape: tuple[int, int]) -> Estimator | None:
         options: Any = self._registration.options

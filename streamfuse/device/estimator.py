@@ -1,8 +1,9 @@
 """What the program asks of a registrar and of a fuser that live on the device.
 
 Everything is a tensor: nothing is read back, no Python branch depends on a value, no tensor is made from
-numbers of the host, so that a CUDA graph can hold all of it. Pictures are float32 (1, 1, H, W) with whole
-values 0..255, masks bool of the same shape, flows float32 (1, 2, H, W), confidences float32 ().
+numbers of the host, so that a CUDA graph can hold all of it. A batch is a picture each of B rigs: pictures
+are float32 (B, 1, H, W) with whole values 0..255, masks bool of the same shape, flows float32 (B, 2, H, W),
+confidences float32 (B,).
 """
 
 from typing import Any, NamedTuple, Protocol
@@ -11,7 +12,7 @@ from torch import Tensor
 
 
 class Found(NamedTuple):
-    """A field: its code (see `Estimator`), trust in it, whether it can be used at all (bool ()), and what a
+    """A field: its code (see `Estimator`), trust in it, whether it can be used at all (bool (B,)), and what a
     joint estimator needs besides to fuse by it."""
 
     code: Tensor
@@ -23,11 +24,11 @@ class Found(NamedTuple):
 class Estimator(Protocol):
     """A registrar. A field is kept as its `code`, whatever describes it with the fewest numbers.
 
-    code_shape: of a code. warms: a code can be refined.
+    code_shape: of a code, (B, *code_shape), three numbers. warms: a code can be refined.
     """
 
     @property
-    def code_shape(self) -> tuple[int, ...]: ...
+    def code_shape(self) -> tuple[int, int, int]: ...
 
     @property
     def warms(self) -> bool: ...

@@ -4,12 +4,14 @@ State that a frame does not change is written back as it was, so a frame that gi
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from streamfuse.device.estimator import Found
+from streamfuse.device.memory import Rows, spread
 from streamfuse.registration.field_filter import (
     FIRST_NOISE,
     GATE,
@@ -30,8 +32,28 @@ FOLLOWED, WITHHELD, JUMPED = 0.0, 1.0, 2.0
 LEAST_CONFIDENCE = 1e-3
 
 
+@dataclass(slots=True)
+class FilterState(Rows):
+    """Of each rig. trend, pending: (B, 2, rows, columns) of GRID; the others (B,)."""
+
+    trend: Tensor
+    pending: Tensor
+    weight: Tensor
+    noise: Tensor
+    withheld: Tensor
+    is_pending: Tensor
+
+    @classmethod
+    def fresh(cls, count: int, *, device: torch.device | str) -> "FilterState":
+        """As nothing was seen yet."""
+        columns, rows = GRID
+        trend, pending = (torch.zeros(count, 2, rows, columns, device=device) for _ in range(2))
+        weight, noise, withheld, is_pending = (torch.zeros(count, device=device) for _ in range(4))
+        return cls(trend, pending, weight, noise + FIRST_NOISE, withheld, is_pending)
+
+
 class FieldFilter:
-    """Recursive, gated mean of the fields of one stream pair.
+    """Recursive, gated mean of the fields of stream pairs.
 
     Args:
         shape: (rows, columns) of the visible picture.
@@ -45,21 +67,10 @@ class FieldFilter:
             torch.from_numpy(np.rint(places).astype(np.int64)).to(device) for places in (y, x)
         )
         self._unit = max(shape) / REFERENCE_SIDE
-        points = (2, rows, columns)
-        self._trend, self._pending = (torch.zeros(points, device=device) for _ in range(2))
-        self._weight, self._noise, self._withheld, self._is_pending = (
-            torch.zeros((), device=device) for _ in range(4)
-        )
-        self.clear()
-
-    def clear(self) -> None:
-        """As made."""
-        for tensor in (self._trend, self._pending, self._weight, self._withheld, self._is_pending):
-            tensor.zero_()
-        self._noise.fill_(FIRST_NOISE)
 
     def update(
         self,
+        state: FilterState,
         held: Tensor,
         found: Found,
         *,
@@ -71,38 +82,39 @@ class FieldFilter:
         """The code to use after a frame, and the verdict; nothing changes where `good` is False.
 
         Args:
+            state: changed in place.
             held: the code in use, where `known`.
             sure: a change beyond noise needs no confirmation.
             flow_of: from a code to its field.
         """
         innovation = (self._points(flow_of(found.code)) - self._points(flow_of(held))) / self._unit
-        gate = (GATE * self._noise).clamp_min(MIN_GATE)
+        gate = (GATE * state.noise).clamp_min(MIN_GATE)
         wild = known & (_length(innovation) > gate)
-        again = (self._is_pending > 0) & (
-            _length(innovation - self._pending) <= torch.maximum(gate, _length(self._pending) / 2)
+        again = (state.is_pending > 0) & (
+            _length(innovation - state.pending) <= torch.maximum(gate, _length(state.pending) / 2)
         )
-        withheld = self._withheld + 1
+        withheld = state.withheld + 1
         believed = again | (withheld > MAX_WITHHELD) | sure
         starts = ~known | (wild & believed)
         waits = wild & ~believed
 
-        surprise = _length(innovation - self._trend) * NOISE_OF_SURPRISE
-        noise = ((1 - NOISE_MEMORY) * self._noise**2 + NOISE_MEMORY * surprise**2).sqrt()
-        trend = (1 - PERSISTENCE) * self._trend + PERSISTENCE * innovation
+        surprise = _length(innovation - state.trend) * NOISE_OF_SURPRISE
+        noise = ((1 - NOISE_MEMORY) * state.noise**2 + NOISE_MEMORY * surprise**2).sqrt()
+        trend = (1 - PERSISTENCE) * state.trend + PERSISTENCE * innovation
         confidence = found.confidence.clamp_min(LEAST_CONFIDENCE)
-        weight = (self._weight + confidence).clamp_max(1 / STEADY_GAIN)
+        weight = (state.weight + confidence).clamp_max(1 / STEADY_GAIN)
         moving = _length(trend) / (TREND * noise).clamp_min(MIN_TREND)
         gain = confidence * torch.maximum(1 / weight, (moving**2).clamp_max(1))
 
         nothing, one = torch.zeros_like(weight), torch.ones_like(weight)
-        self._keep(self._noise, good & ~wild & known, noise)
-        self._keep(self._trend, good & ~waits, torch.where(starts, nothing, trend))
-        self._keep(self._weight, good & ~waits, torch.where(starts, one, weight))
-        self._keep(self._pending, good & waits, innovation)
-        self._keep(self._is_pending, good, waits.float())
-        self._keep(self._withheld, good, torch.where(waits, withheld, nothing))
-        mixed = held + gain * (found.code - held)
-        code = torch.where(starts, found.code, torch.where(waits, held, mixed))
+        state.trend = torch.where(spread(good & ~waits), trend * spread(~starts), state.trend)
+        state.pending = torch.where(spread(good & waits), innovation, state.pending)
+        state.noise = torch.where(good & ~wild & known, noise, state.noise)
+        state.weight = torch.where(good & ~waits, torch.where(starts, one, weight), state.weight)
+        state.is_pending = torch.where(good, waits.float(), state.is_pending)
+        state.withheld = torch.where(good, torch.where(waits, withheld, nothing), state.withheld)
+        mixed = held + spread(gain) * (found.code - held)
+        code = torch.where(spread(starts), found.code, torch.where(spread(waits), held, mixed))
         verdict = torch.where(waits, one * WITHHELD, torch.where(wild, one * JUMPED, one * FOLLOWED))
         return code, verdict * good
 
@@ -111,14 +123,10 @@ class FieldFilter:
         return _length((self._points(one) - self._points(other)) / self._unit)
 
     def _points(self, flow: Tensor) -> Tensor:
-        """A field (1, 2, H, W) at the middles of a coarse grid, (2, rows, columns)."""
-        return flow[0].index_select(1, self._rows).index_select(2, self._columns)
-
-    @staticmethod
-    def _keep(state: Tensor, where: Tensor, new: Tensor) -> None:
-        state.copy_(torch.where(where, new, state))
+        """Fields (B, 2, H, W) at the middles of a coarse grid, (B, 2, rows, columns)."""
+        return flow.index_select(2, self._rows).index_select(3, self._columns)
 
 
 def _length(points: Tensor) -> Tensor:
-    """Root mean square length of the displacements."""
-    return points.square().sum(dim=0).mean().sqrt()
+    """Root mean square length of the displacements, (B,)."""
+    return points.square().sum(dim=1).mean(dim=(1, 2)).sqrt()

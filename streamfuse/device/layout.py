@@ -1,4 +1,7 @@
-"""Named arrays of known types and shapes in one block of bytes, so that a frame is one copy each way."""
+"""Named arrays of known types and shapes in one block of bytes, so that a batch is one copy each way.
+
+A block has a row for each frame of a batch; the first rows of one are a smaller block.
+"""
 
 import math
 from collections.abc import Mapping
@@ -35,13 +38,13 @@ class Layout:
             end += -(-field.size // ALIGNMENT) * ALIGNMENT
         self.size = end
 
-    def block(self, *, device: torch.device | str = "cpu", pinned: bool = False) -> Tensor:
-        """Zeroed bytes for all fields, uint8 (size,)."""
-        return torch.zeros(self.size, dtype=torch.uint8, device=device, pin_memory=pinned)
+    def block(self, *, rows: int = 1, device: torch.device | str = "cpu", pinned: bool = False) -> Tensor:
+        """Zeroed bytes for all fields, uint8 (rows, size)."""
+        return torch.zeros(rows, self.size, dtype=torch.uint8, device=device, pin_memory=pinned)
 
     def views(self, block: Tensor) -> Mapping[str, Tensor]:
-        """The fields in a block, by name; they share its memory."""
+        """The fields in a block, (rows, *shape), by name; they share its memory."""
         return {
-            name: block[begin : begin + field.size].view(field.dtype).view(field.shape)
+            name: block[:, begin : begin + field.size].view(field.dtype).view(-1, *field.shape)
             for (name, field), begin in zip(self.fields.items(), self._begins.values(), strict=True)
         }

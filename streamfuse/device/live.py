@@ -76,7 +76,7 @@ class LiveEstimator:
         )
         self._splines = (2, geometry.fine.y.count, geometry.fine.x.count)
         self._grid = geometry.fine.cells
-        self.code_shape = (1, math.prod(self._splines) + math.prod(self._grid))
+        self.code_shape = (math.prod(self._splines) + math.prod(self._grid),)
 
     def look(self, ir: Tensor, vis: Tensor, seen: Tensor) -> Scene:
         return Scene(
@@ -118,9 +118,9 @@ class LiveEstimator:
         assert fit is not None
         support = supported(fit, matches.precision, known)
         rests_on = evidence(fit, matches.precision, support.information)
-        trust = torch.sigmoid(self._network.confidence(rests_on))[0, 0]
+        trust = torch.sigmoid(self._network.confidence(rests_on))[:, 0]
         code = torch.cat([start.flatten(1), support.information.flatten(1)], dim=1)
-        usable = torch.isfinite(trust) & torch.isfinite(code).all() & (support.renewed[0] >= LEAST_RENEWED)
+        usable = torch.isfinite(trust) & torch.isfinite(code).all(dim=1) & (support.renewed >= LEAST_RENEWED)
         return Found(code, trust, usable)
 
     def _match(self, stage: Literal["coarse", "fine"], ir: Tensor, vis: Tensor, seen: Tensor) -> Matches:

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from streamfuse.device.estimator import Found
+from streamfuse.device.memory import spread
 from streamfuse.nn.mepma import MEPMA, total_flow
 from streamfuse.nn.warp import inside, warp
 from streamfuse.registration.mepma import EDGE_SIGMA, MIN_EDGE_PRODUCT, WHOLLY_VALID
@@ -44,7 +45,7 @@ class MepmaEstimator:
             device.type, dtype=dtype, enabled=dtype != torch.float32, cache_enabled=False
         )
         self._edges = EdgeAgreement(device=device)
-        self.code_shape = (1, 2, *shape)
+        self.code_shape = (2, *shape)
 
     def look(self, ir: Tensor, vis: Tensor, seen: Tensor) -> Scene:
         pictures = ir / 255, vis / 255
@@ -60,7 +61,7 @@ class MepmaEstimator:
             flow = total_flow(views).float()
         mask = inside(flow) & (warp(scene.seen.float(), flow) > WHOLLY_VALID)
         agreement, any_edges = self._edges(warp(scene.ir, flow), scene.vis, mask)
-        return Found(flow, agreement, any_edges & torch.isfinite(flow).all(), views)
+        return Found(flow, agreement, any_edges & torch.isfinite(flow).flatten(1).all(dim=1), views)
 
     def warm(self, scene: Scene, code: Tensor, confidence: Tensor) -> Found:
         raise NotImplementedError("the ME-PMA network takes no prior")
@@ -73,7 +74,7 @@ class MepmaEstimator:
         with self._autocast:
             warped = warp(scene.features_ir, flow)
             if found is not None:
-                warped = torch.where(use_found, found.views.warp(scene.features_ir), warped)
+                warped = torch.where(spread(use_found), found.views.warp(scene.features_ir), warped)
             fused = self._network.fuse(warped, scene.features_vis)
         return 255 * fused.float()
 
@@ -96,12 +97,12 @@ class EdgeAgreement:
         self._sobel = (torch.stack([sobel, sobel.T])[:, None] / 8).to(device)
 
     def __call__(self, a: Tensor, b: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Agreement, float32 (), and whether there are edges in common to speak of, bool ()."""
+        """Agreement, float32 (B,), and whether there are edges in common to speak of, bool (B,)."""
         ga, gb = self._gradient(a), self._gradient(b)
         dot = (ga * gb).sum(dim=1) * mask[:, 0]
         lengths = ga.norm(dim=1) * gb.norm(dim=1) * mask[:, 0]
-        cos2 = (dot**2 / lengths.clamp(min=MIN_EDGE_PRODUCT**2)).sum() / lengths.sum()
-        any_edges = lengths.mean() >= MIN_EDGE_PRODUCT
+        cos2 = (dot**2 / lengths.clamp(min=MIN_EDGE_PRODUCT**2)).sum((1, 2)) / lengths.sum((1, 2))
+        any_edges = lengths.mean((1, 2)) >= MIN_EDGE_PRODUCT
         return torch.where(any_edges, (2 * cos2 - 1).clamp(0, 1), torch.zeros_like(cos2)), any_edges
 
     def _gradient(self, picture: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """Pictures on the device: resizing, box filters and sampling that agree with OpenCV's.
 
 Resizing and box filters are products with banded matrices, one from each side; the matrices are read off
-OpenCV itself, so borders and odd ratios are its own. Pictures are float32 (1, 1, H, W) with the values of
-uint8 ones; where the CPU path rounds to uint8, `whole` does. Positions are (1, H, W, 2), (x, y) in pixels.
+OpenCV itself, so borders and odd ratios are its own. Pictures are float32 (B, 1, H, W) with the values of
+uint8 ones; where the CPU path rounds to uint8, `whole` does. Positions are (B, H, W, 2), (x, y) in pixels.
 """
 
 from typing import Literal
@@ -96,7 +96,7 @@ def pull(
     *,
     border: Literal["border", "zeros"] = "border",
 ) -> Tensor:
-    """picture(positions): (1, C, h, w) and (1, H, W, 2) -> (1, C, H, W). `border` replicates it.
+    """picture(positions): (B, C, h, w) and (B, H, W, 2) -> (B, C, H, W). `border` replicates it.
 
     Bicubic has OpenCV's A = -0.75 in both libraries.
     """
@@ -108,7 +108,7 @@ def pull(
 
 
 def covered(positions: Tensor, shape: tuple[int, int]) -> Tensor:
-    """bool (1, 1, H, W): positions on the area of a pixel of a picture of `shape` (rows, columns)."""
+    """bool (B, 1, H, W): positions on the area of a pixel of a picture of `shape` (rows, columns)."""
     x, y = positions[..., 0], positions[..., 1]
     across, down = (x >= -0.5) & (x <= shape[1] - 0.5), (y >= -0.5) & (y <= shape[0] - 0.5)
     return (across & down)[:, None]
@@ -124,11 +124,9 @@ def grid(shape: tuple[int, int], *, device: torch.device | str) -> Tensor:
     return torch.stack([x, y], dim=-1)[None]
 
 
-def mapped(matrix: np.ndarray, positions: Tensor) -> Tensor:
-    """Positions mapped by a 3 x 3 matrix, whose numbers become part of the program."""
-    m = (matrix / matrix[2, 2]).tolist()
+def mapped(matrix: Tensor, positions: Tensor) -> Tensor:
+    """Positions mapped by a 3 x 3 matrix each, (B, 3, 3)."""
+    m = matrix[:, :, :, None, None]
     x, y = positions[..., 0], positions[..., 1]
-    places = [row[0] * x + row[1] * y + row[2] for row in m]
-    if m[2][0] == 0 and m[2][1] == 0:
-        return torch.stack(places[:2], dim=-1)
-    return torch.stack([places[0] / places[2], places[1] / places[2]], dim=-1)
+    across, down, along = (m[:, i, 0] * x + m[:, i, 1] * y + m[:, i, 2] for i in range(3))
+    return torch.stack([across / along, down / along], dim=-1)

@@ -1,10 +1,11 @@
-"""One frame as one tensor program: two camera pictures in, the finished picture out.
+"""A frame each of some rigs as one tensor program: camera pictures in, finished pictures out.
 
 The same chain as `worker.Worker`: rig calibration, registration, choice of the field, one bicubic warp of the
 raw infrared, fusion of luma, exact colour. What the CPU decides between two steps is decided here by the
 tensors themselves: the field found is used where its confidence suffices, else the last good one while it is
 young enough, else none. So a pass has no branch, waits for nobody and can be recorded; the host learns what
-was decided from the numbers that come back with the picture.
+was decided from the numbers that come back with the picture. What is remembered of a rig lies in a row of its
+own (`memory`): a program takes the rows of the rigs whose frames it gets, whichever they are.
 
 Which pass to run is the host's choice (`Pass`), made before it knows what the newest frames have found.
 """
@@ -18,12 +19,13 @@ import torch
 from torch import Tensor
 
 from streamfuse.device.estimator import DeviceFuser, Estimator, Found
-from streamfuse.device.filter import WITHHELD, FieldFilter
+from streamfuse.device.filter import WITHHELD, FieldFilter, FilterState
 from streamfuse.device.layout import Field, Layout
+from streamfuse.device.memory import Rows, spread
 from streamfuse.device.mepma import MepmaEstimator
 from streamfuse.device.picture import luma, replace_luma
 from streamfuse.device.pixels import whole
-from streamfuse.device.rig import Rig
+from streamfuse.device.rig import Place, Rigs
 from streamfuse.frame import Status
 from streamfuse.registration.temporal import SAME_FIELD
 
@@ -78,38 +80,44 @@ class Rules:
     calibrated: bool
 
 
-class Held:
-    """The last good field, and when it was found; changed in place."""
+@dataclass(slots=True)
+class Held(Rows):
+    """Of each rig the last good field, and when it was found; all but the code are (B,)."""
 
-    def __init__(self, code_shape: tuple[int, ...], device: torch.device) -> None:
-        self.code = torch.zeros(code_shape, device=device)
-        self.confidence = torch.zeros((), device=device)
-        self.known = torch.zeros((), dtype=torch.bool, device=device)
-        self.trusting = torch.ones((), dtype=torch.bool, device=device)
-        self.found_ns = torch.zeros((), dtype=torch.int64, device=device)
+    code: Tensor
+    confidence: Tensor
+    known: Tensor
+    trusting: Tensor
+    found_ns: Tensor
 
-    def clear(self) -> None:
-        for tensor in (self.code, self.confidence, self.known, self.found_ns):
-            tensor.zero_()
-        self.trusting.fill_(True)
+    @classmethod
+    def nothing(cls, count: int, code_shape: tuple[int, ...], *, device: torch.device) -> "Held":
+        """No field yet."""
+        return cls(
+            torch.zeros(count, *code_shape, device=device),
+            torch.zeros(count, device=device),
+            torch.zeros(count, dtype=torch.bool, device=device),
+            torch.ones(count, dtype=torch.bool, device=device),
+            torch.zeros(count, dtype=torch.int64, device=device),
+        )
 
 
 class Program:
-    """The chain for one rig and one registrar and fuser.
+    """The chain for rigs of one geometry and one registrar and fuser.
 
     Args:
         estimator: None: no registration, the calibration is all there is.
         fuser: None: the estimator fuses as well.
         parts: infrared frames that a moved picture may be mixed from; 0: none is ever moved.
 
-    inputs, outputs: what `run` reads and writes, by name. Where the infrared is moved: `motion`, a field for
-    each part as `pairing.motion.Part` has it, and with two parts the `other` infrared picture and its `share`
-    of the result.
+    inputs, outputs: what `run` reads and writes for each frame, by name; `rig` is the row of `rigs` that the
+    frame is of. Where the infrared is moved: `motion`, a field for each part as `pairing.motion.Part` has it,
+    and with two parts the `other` infrared picture and its `share` of the result.
     """
 
     def __init__(
         self,
-        rig: Rig,
+        rigs: Rigs,
         estimator: Estimator | None,
         fuser: DeviceFuser | None,
         *,
@@ -117,20 +125,28 @@ class Program:
         device: torch.device,
         parts: int = 0,
     ) -> None:
-        self._parts = parts
-        self._rig, self._estimator, self._fuser, self._rules = rig, estimator, fuser, rules
-        (height, width), code_shape = rig.shape, (1,) if estimator is None else estimator.code_shape
-        self._held = Held(code_shape, device)
-        self._filter = FieldFilter(rig.shape, device=device)
+        self.rigs = rigs
+        self._estimator, self._fuser, self._rules, self._parts = estimator, fuser, rules, parts
+        (height, width), code_shape = rigs.shape, (1, 1, 1) if estimator is None else estimator.code_shape
+        self._nothing = Held.nothing(rigs.count, code_shape, device=device)
+        self._fresh = FilterState.fresh(rigs.count, device=device)
+        everyone = torch.arange(rigs.count, device=device)
+        self._everyone, self._held, self._filtered = (
+            everyone,
+            self._nothing.at(everyone),
+            self._fresh.at(everyone),
+        )
+        self._filter = FieldFilter(rigs.shape, device=device)
         self._smooth = rules.smooth and fuser is not None
         self._no_flow = torch.zeros(1, 2, height, width, device=device)
         fields = {
-            "ir": Field(torch.uint8, rig.ir_shape),
+            "rig": Field(torch.int64, (1,)),
+            "ir": Field(torch.uint8, rigs.ir_shape),
             "vis": Field(torch.uint8, (height, width, 3)),
             "when": Field(torch.int64, (2,)),
         }
         if parts > 0:
-            fields["motion"] = Field(torch.float32, (parts, *rig.motion_shape, 2))
+            fields["motion"] = Field(torch.float32, (parts, *rigs.motion_shape, 2))
         if parts > 1:
             fields |= {"other": fields["ir"], "share": Field(torch.float32, (1,))}
         self.inputs = Layout(**fields)
@@ -158,29 +174,32 @@ class Program:
         return still if self._parts == 0 else still + tuple(Work(which, moved=True) for which in self.passes)
 
     def reset(self) -> None:
-        """Forget the held field."""
-        self._held.clear()
-        self._filter.clear()
+        """Forget all held fields."""
+        self._held.put(self._everyone, self._nothing)
+        self._filtered.put(self._everyone, self._fresh)
 
     def run(self, work: Work, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:
-        """One frame. Tensors as laid out in `inputs` and `outputs`, on the device."""
-        which = work.which
+        """A frame each of B rigs. Tensors as laid out in `inputs` and `outputs`, B rows, on the device."""
+        which, rows, when = work.which, inputs["rig"][:, 0], inputs["when"]
+        place, held, filtered = self.rigs.at(rows), self._held.at(rows), self._filtered.at(rows)
         rgb = inputs["vis"].int()
-        y_whole = luma(rgb)
-        y = y_whole[None, None].float()
-        prepared = self._rig.prepared(inputs["ir"][None, None].float())
+        y = luma(rgb)[:, None].float()
+        prepared = self.rigs.prepared(inputs["ir"][:, None].float())
         # What is moved is fused as a picture: features have no place to be moved to.
         joint = self._fuser is None and not work.moved
-        scene, found, warm = self._register(which, prepared, y, inputs["when"], see=joint)
-        code, status, *numbers = self._decide(which, found, warm, inputs["when"])
+        self._forget_the_old(held, when)
+        scene, found, warm = self._register(which, prepared, y, place, held, see=joint)
+        status, *numbers = self._decide(which, found, warm, when, held, filtered)
+        self._held.put(rows, held)
+        self._filtered.put(rows, filtered)
         used, off = status <= STATUSES.index(Status.HELD), status == STATUSES.index(Status.OFF)
-        flow = self._no_flow
+        flow = self._no_flow.expand(len(rgb), -1, -1, -1)
         if self._estimator is not None and which is not Pass.CALIBRATION:
-            flow = self._estimator.flow(code) * used
+            flow = self._estimator.flow(held.code) * spread(used)
         if work.moved:
-            registered, valid = self._moved(prepared, inputs, flow, ~off)
+            registered, valid = self._moved(prepared, inputs, flow, place, spread(~off))
         else:
-            registered, valid = self._rig.warp(prepared, flow)
+            registered, valid = self.rigs.warp(prepared, flow, place)
         if self._fuser is not None:
             fused = self._fuser(registered, y, valid)
         else:
@@ -189,41 +208,43 @@ class Program:
                 fused = self._estimator.fuse(scene, flow, found, status == STATUSES.index(Status.OK))
             else:
                 fused = self._estimator.fuse_alone(registered, y, valid)
-        fused = torch.where(valid & ~off, fused.float().round().clamp(0, 255), y)
-        outputs["image"].copy_(replace_luma(rgb, fused[0, 0].int()))
-        outputs["registered"].copy_(registered[0, 0])
-        outputs["valid"].copy_(valid[0, 0] * 255)
-        outputs["flow"].copy_(flow[0].permute(1, 2, 0))
+        fused = torch.where(valid & spread(~off), fused.float().round().clamp(0, 255), y)
+        outputs["image"].copy_(replace_luma(rgb, fused[:, 0].int()))
+        outputs["registered"].copy_(registered[:, 0])
+        outputs["valid"].copy_(valid[:, 0] * 255)
+        outputs["flow"].copy_(flow.permute(0, 2, 3, 1))
         confidence, needed, verdict = numbers
-        outputs["verdict"].copy_(torch.stack([status.float(), confidence, warm.float(), needed, verdict]))
+        told = [status.float(), confidence, warm.float(), needed, verdict]
+        outputs["verdict"].copy_(torch.stack(told, dim=1))
 
     def _moved(
-        self, prepared: Tensor, inputs: Mapping[str, Tensor], flow: Tensor, where: Tensor
+        self, prepared: Tensor, inputs: Mapping[str, Tensor], flow: Tensor, place: Place, where: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The infrared at the visible time, and where it holds; not moved unless `where` (bool ())."""
-        motion = self._rig.motion(inputs["motion"]) * where
-        registered, valid = self._rig.warp(prepared, flow, motion[:1])
+        """The infrared at the visible time, and where it holds; moved only `where`, bool (B, 1, 1, 1)."""
+        motions = [self.rigs.motion(inputs["motion"][:, i]) * where for i in range(self._parts)]
+        registered, valid = self.rigs.warp(prepared, flow, place, motions[0])
         if self._parts == 1:
             return registered, valid
-        other = self._rig.prepared(inputs["other"][None, None].float())
-        second, second_valid = self._rig.warp(other, flow, motion[1:])
-        share = inputs["share"] * where
+        other = self.rigs.prepared(inputs["other"][:, None].float())
+        second, second_valid = self.rigs.warp(other, flow, place, motions[1])
+        share = spread(inputs["share"]) * where
         return whole((1 - share) * registered + share * second), valid & second_valid
 
+    def _forget_the_old(self, held: Held, when: Tensor) -> None:
+        too_old = (when[:, NOW] - held.found_ns).abs() > self._rules.hold_ns
+        lost = (when[:, FORGET] != 0) | (held.known & too_old)
+        held.known, held.trusting = held.known & ~lost, held.trusting | lost
+
     def _register(
-        self, which: Pass, prepared: Tensor, y: Tensor, when: Tensor, *, see: bool
+        self, which: Pass, prepared: Tensor, y: Tensor, place: Place, held: Held, *, see: bool
     ) -> tuple[Any, Found | None, Tensor]:
         """What was seen (always with `see`), what was found, and whether from the held field."""
-        held, estimator = self._held, self._estimator
-        too_old = (when[NOW] - held.found_ns).abs() > self._rules.hold_ns
-        lost = (when[FORGET] != 0) | (held.known & too_old)
-        held.known.logical_and_(~lost)
-        held.trusting.logical_or_(lost)
+        estimator = self._estimator
         cold_only = torch.zeros_like(held.known)
         estimates = which not in (Pass.REUSE, Pass.CALIBRATION)
         if estimator is None or not (estimates or see):
             return None, None, cold_only
-        ir, seen = self._rig.bring(prepared)
+        ir, seen = self.rigs.bring(prepared, place)
         scene = estimator.look(ir, y, seen)
         if not estimates:
             return scene, None, cold_only
@@ -231,25 +252,26 @@ class Program:
             return scene, estimator.cold(scene), cold_only
         # Without a held field its code is zero and weighs nothing: the calibration is refined.
         known = held.known.float()
-        warm = estimator.warm(scene, held.code * known, held.confidence * known)
+        warm = estimator.warm(scene, held.code * spread(known), held.confidence * known)
         if which is Pass.WARM:
-            return scene, warm, held.known.clone()
+            return scene, warm, held.known
         cold = estimator.cold(scene)
         prefer_warm = (warm.confidence >= cold.confidence) | ~cold.usable
         if which is Pass.AGAIN:
-            prefer_warm = prefer_warm | (warm.confidence >= self._needed())
+            prefer_warm = prefer_warm | (warm.confidence >= self._needed(held))
         else:
             apart = self._filter.distance(estimator.flow(cold.code), estimator.flow(held.code))
             overrules = (cold.confidence > warm.confidence) & (apart > SAME_FIELD)
-            sound = warm.confidence >= self._needed()
-            prefer_warm = (sound & ~overrules) | ~cold.usable | (cold.confidence < self._needed())
+            sound = warm.confidence >= self._needed(held)
+            prefer_warm = (sound & ~overrules) | ~cold.usable | (cold.confidence < self._needed(held))
         take_warm = held.known & warm.usable & prefer_warm
-        chosen = (torch.where(take_warm, w, c) for w, c in zip(warm[:3], cold[:3], strict=True))
-        return scene, Found(*chosen), take_warm
+        code = torch.where(spread(take_warm), warm.code, cold.code)
+        rest = (torch.where(take_warm, w, c) for w, c in zip(warm[1:3], cold[1:3], strict=True))
+        return scene, Found(code, *rest), take_warm
 
-    def _needed(self) -> Tensor:
-        """The confidence from which a field is used now."""
-        held, rules = self._held, self._rules
+    def _needed(self, held: Held) -> Tensor:
+        """The confidence from which a field is used now, (B,)."""
+        rules = self._rules
         return torch.where(
             held.trusting,
             torch.full_like(held.confidence, rules.min_confidence),
@@ -257,10 +279,19 @@ class Program:
         )
 
     def _decide(
-        self, which: Pass, found: Found | None, warm: Tensor, when: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """The code to use, the number of the status, the confidence, the one needed, the filter's verdict."""
-        held, needed = self._held, self._needed()
+        self,
+        which: Pass,
+        found: Found | None,
+        warm: Tensor,
+        when: Tensor,
+        held: Held,
+        filtered: FilterState,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The number of the status, the confidence, the one needed, the filter's verdict; (B,) each.
+
+        The code to use is the held one then.
+        """
+        needed = self._needed(held)
         calibrated = self._rules.calibrated or self._estimator is None
         without = torch.full_like(
             held.found_ns, STATUSES.index(Status.CALIBRATION if calibrated else Status.OFF)
@@ -269,14 +300,15 @@ class Program:
         nothing = torch.zeros_like(held.confidence)
         if which is Pass.CALIBRATION:
             sure = torch.ones_like(nothing) if self._estimator is None else nothing
-            return held.code, without, sure, needed, nothing
+            return without, sure, needed, nothing
         if found is None:
-            return held.code, instead, held.confidence * held.known, needed, nothing
+            return instead, held.confidence * held.known, needed, nothing
         good = found.usable & (found.confidence >= needed)
         code, follows, verdict = found.code, good, nothing
         if self._smooth:
             assert self._estimator is not None
             code, verdict = self._filter.update(
+                filtered,
                 held.code,
                 found,
                 known=held.known,
@@ -286,10 +318,10 @@ class Program:
                 flow_of=self._estimator.flow,
             )
             follows = good & (verdict != WITHHELD)
-        held.trusting.copy_(good)
-        held.code.copy_(torch.where(follows, code, held.code))
-        held.confidence.copy_(torch.where(follows, found.confidence, held.confidence))
-        held.found_ns.copy_(torch.where(good, when[NOW], held.found_ns))
-        held.known.logical_or_(good)
+        held.trusting = good
+        held.code = torch.where(spread(follows), code, held.code)
+        held.confidence = torch.where(follows, found.confidence, held.confidence)
+        held.found_ns = torch.where(good, when[:, NOW], held.found_ns)
+        held.known = held.known | good
         status = torch.where(follows, torch.full_like(instead, STATUSES.index(Status.OK)), instead)
-        return held.code, status, torch.nan_to_num(found.confidence), needed, verdict
+        return status, torch.nan_to_num(found.confidence), needed, verdict

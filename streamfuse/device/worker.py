@@ -2,34 +2,30 @@
 
 Problem. A GPU that gets each step from Python, and hands pictures to and fro between them, spends most of a
 frame waiting. Design. One program for the whole frame, recorded once for each pass (`graph`), fed through a
-ring of pinned memory (`transfer`), with two frames under way: `submit` starts on a pair and returns what was
-finished before. Which pass a frame gets (`Schedule`) is decided from the frames that have come back, so one
-of low confidence is followed by a search two frames later, not at once as on the CPU; and motion is found by
-the host with their fields (`motion`). Apart from that the results are the CPU path's within its rounding.
+ring of pinned memory (`transfer`) that rigs of one kind share (`chain`), with two frames of each under way:
+`submit` starts on a pair and returns what was finished before. Which pass a frame gets (`Schedule`) is
+decided from the frames that have come back, so one of low confidence is followed by a search two frames
+later, not at once as on the CPU; and motion is found by the host with their fields (`motion`). Apart from
+that the results are the CPU path's within its rounding.
 
 Trade-off. Offline a frame comes out when the second one after it goes in, so that the pass of a frame never
 depends on how fast the device was: runs repeat. Live, whoever drives it drains it when no pair waits.
 """
 
-import logging
 from collections import deque
-from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from streamfuse.calibration.calibration import RigCalibration
 from streamfuse.clock import NS_PER_S, Clock, RealClock
 from streamfuse.config import Component, WorkerOptions
-from streamfuse.device.build import Parts
+from streamfuse.device.batching import PATIENCE_NS
+from streamfuse.device.chain import Results, Seat
 from streamfuse.device.filter import JUMPED, WITHHELD
-from streamfuse.device.graph import Replay
 from streamfuse.device.motion import PARTS, HostMotion
 from streamfuse.device.program import (
     CONFIDENCE,
@@ -39,20 +35,17 @@ from streamfuse.device.program import (
     VERDICT,
     WARM,
     Pass,
-    Program,
     Rules,
     Work,
 )
 from streamfuse.device.schedule import Choice, Schedule
-from streamfuse.device.transfer import Ring
+from streamfuse.device.share import DeviceShare
 from streamfuse.errors import DataError
 from streamfuse.frame import Flow, Frame, FramePair, FusedFrame, Image8, Registration, Rung, Status
 from streamfuse.pairing.motion import Compensation
 from streamfuse.pairing.options import MotionMode
 from streamfuse.registration.temporal import REASONS, Event, identity, reasons
 from streamfuse.spans import span, timed
-
-log = logging.getLogger(__name__)
 
 Shape = tuple[int, int]
 """(rows, columns)"""
@@ -75,28 +68,13 @@ class _UnderWay:
     moved: bool = False
 
 
-class _Chain:
-    """Program, recordings and ring for one rig."""
-
-    def __init__(self, program: Program, calibration: RigCalibration, device: torch.device) -> None:
-        self.program = program
-        self.calibration = calibration
-        self.ring = Ring(program.inputs, program.outputs, device)
-        runs = {
-            work: partial(program.run, work, self.ring.inputs, self.ring.outputs) for work in program.works
-        }
-        self.works = Replay(runs, stream=self.ring.stream)
-        program.reset()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-            log.info("%d of %d passes recorded as CUDA graphs", self.works.recorded, len(runs))
-
-
 class DeviceWorker:
     """Turns pairs into fused frames on a device. One thread uses it.
 
     Args: as of `Worker`; kinds must be among those that live on a device. On device `cpu` everything happens
-    at once, in the same order: that is how it is tested without a GPU.
+        at once, in the same order: that is how it is tested without a GPU.
+        budget_ns: live: from capture until a frame has to be back; None: nobody waits for it.
+        share: of the rigs of this process; None: this is the only one.
     """
 
     def __init__(
@@ -108,6 +86,8 @@ class DeviceWorker:
         calibration: RigCalibration | None = None,
         motion: MotionMode = "off",
         options: WorkerOptions | None = None,
+        budget_ns: int | None = None,
+        share: DeviceShare | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._options = options or WorkerOptions()
@@ -116,15 +96,16 @@ class DeviceWorker:
         # One object for all frames: consumers tell a change of calibration by identity.
         self._extra = {} if calibration is None else {"calibration": calibration.model_dump(mode="json")}
         self.device = device
-        self._device = torch.device(device)
-        with self._inference():
-            self._parts = Parts(registration, fusion, device=self._device)
+        self._components = registration, fusion
+        self._budget_ns = budget_ns
+        self._share = share or DeviceShare(clock=self._clock)
+        parts = self._share.parts(registration, fusion, device=device)
         self._motion: HostMotion | None = None
         self._parts_moved = 0
         if motion != "off" and self._options.temporal:
-            self._motion = HostMotion(motion, registers=self._parts.registers)
+            self._motion = HostMotion(motion, registers=parts.registers)
             self._parts_moved = PARTS[motion]
-        self._chain: _Chain | None = None
+        self._seat: Seat | None = None
         self._sizes: tuple[Shape, Shape] | None = None
         self._schedule = Schedule(self._options)
         self._queue: deque[_UnderWay | FusedFrame] = deque()
@@ -157,7 +138,7 @@ class DeviceWorker:
         if pair.ir is None or rung is Rung.PASS_THROUGH:
             self._queue.append(self._passed_through(pair, frame))
         else:
-            with span("submit", seq), self._inference():
+            with span("submit", seq):
                 done = self._submit(pair, pair.ir, frame)
         while self._queue and isinstance(self._queue[0], FusedFrame):
             done.append(self._queue.popleft())  # type: ignore[arg-type]
@@ -181,15 +162,7 @@ class DeviceWorker:
 
     def prepare(self, *, ir_size: tuple[int, int], vis_size: tuple[int, int]) -> None:
         """See `FrameWorker`: builds, warms up and records. There is no backend to choose."""
-        with self._inference():
-            self._chain_for(ir_size[::-1], vis_size[::-1])
-
-    def _inference(self) -> ExitStack:
-        stack = ExitStack()
-        stack.enter_context(torch.inference_mode())
-        if self._device.type == "cuda":
-            stack.enter_context(torch.cuda.device(self._device))
-        return stack
+        self._seat_for(ir_size[::-1], vis_size[::-1])
 
     def _submit(self, pair: FramePair, ir: Frame, frame: _UnderWay) -> list[FusedFrame]:
         vis = _colour(pair.vis.image)
@@ -197,13 +170,13 @@ class DeviceWorker:
         shapes = (ir.image.shape[0], ir.image.shape[1]), (vis.shape[0], vis.shape[1])
         if self._sizes not in (None, shapes):
             done += self.drain()
-        chain = self._chain_for(*shapes)
+        seat = self._seat_for(*shapes)
         moves = None if frame.rung not in MOVING_RUNGS else self._motion
-        while chain.ring.full or (len(chain.ring) > 0 and moves is not None and moves.waits(pair)):
+        while seat.full or (len(seat) > 0 and moves is not None and moves.waits(pair)):
             done.append(self._next())
         epochs = (ir.epoch, pair.vis.epoch)
         self._schedule.look(ir.image, vis, t_ns=pair.t_capture, epochs=epochs)
-        choice = self._schedule.choose(frame.rung, chain.program.passes)
+        choice = self._schedule.choose(frame.rung, seat.chain.program.passes)
         if choice.forget and self._motion is not None:
             self._motion.reset()
         arrays: dict[str, npt.NDArray[Any]]
@@ -211,16 +184,19 @@ class DeviceWorker:
         moved: Compensation | None = None
         if moves is not None:
             with timed("motion", frame.latencies, self._clock, frame.seq):
-                moved = moves.compensate(pair, vis, chain.calibration)
+                moved = moves.compensate(pair, vis, seat.calibration)
             if moved is not None:
                 arrays |= moves.arrays(pair, moved)
                 frame = replace(frame, extra=frame.extra | {"motion": moved.describe()}, moved=True)
-        chain.ring.submit(arrays, chain.works[Work(choice.which, moved is not None)])
+        latest_ns = self._clock.now_ns() + PATIENCE_NS
+        if self._budget_ns is not None:
+            latest_ns = pair.t_capture + self._budget_ns
+        seat.submit(arrays, Work(choice.which, moved is not None), latest_ns=latest_ns)
         self._queue.append(replace(frame, choice=choice))
         return done
 
-    def _chain_for(self, ir: Shape, vis: Shape) -> _Chain:
-        if self._chain is None or self._sizes != (ir, vis):
+    def _seat_for(self, ir: Shape, vis: Shape) -> Seat:
+        if self._seat is None or self._sizes != (ir, vis):
             calibration = self._calibration
             if calibration is None:
                 calibration = RigCalibration.identity(ir_size=ir[::-1], vis_size=vis[::-1])
@@ -232,24 +208,33 @@ class DeviceWorker:
                 smooth=self._options.smooth,
                 calibrated=self._calibration is not None,
             )
-            self._chain = None  # its memory, before the next one's
-            program = self._parts.program(calibration, rules, parts=self._parts_moved)
-            self._chain = _Chain(program, calibration, self._device)
+            if self._seat is not None:
+                # Its memory, before the next one's.
+                self._share.leave_seat(self._seat)
+                self._seat = None
+            self._seat = self._share.take_seat(
+                *self._components,
+                calibration,
+                rules,
+                device=self.device,
+                parts=self._parts_moved,
+            )
             self._sizes = (ir, vis)
             self.reset()
-        return self._chain
+        return self._seat
 
     def _next(self) -> FusedFrame:
         """The oldest frame, waiting for it."""
         first = self._queue.popleft()
         if isinstance(first, FusedFrame):
             return first
-        assert self._chain is not None
+        assert self._seat is not None
         with timed("device_wait", first.latencies, self._clock, first.seq):
-            arrays = self._chain.ring.collect()
-        return self._finished(first, arrays)
+            arrays, together = self._seat.collect()
+        return self._finished(first, self._seat, arrays, together)
 
-    def _finished(self, frame: _UnderWay, arrays: Mapping[str, npt.NDArray[Any]]) -> FusedFrame:
+    def _finished(self, frame: _UnderWay, seat: Seat, arrays: Results, together: int) -> FusedFrame:
+        """together: how many frames went through the device at once."""
         assert frame.choice is not None
         latencies, extra = frame.latencies, frame.extra
         verdict = arrays["verdict"].tolist()
@@ -262,13 +247,12 @@ class DeviceWorker:
             # There was nothing to move.
             extra = {name: value for name, value in extra.items() if name != "motion"}
         total_ns = latencies["register_and_fuse"] = self._clock.now_ns() - frame.submitted_ns
-        assert self._chain is not None
-        device_ns = self._chain.works.device_ns
         work = Work(frame.choice.which, frame.moved)
-        if work in device_ns:
-            busy_ns = latencies["device"] = device_ns[work]
-            # What the wait would have been without registration: the ladder asks for it.
-            without_ns = device_ns[work._replace(which=Pass.CALIBRATION)]
+        busy_ns = seat.device_ns(work, together)
+        # What the wait would have been without registration: the ladder asks for it.
+        without_ns = seat.device_ns(work._replace(which=Pass.CALIBRATION), together)
+        if busy_ns is not None and without_ns is not None:
+            latencies["device"] = busy_ns
             latencies["register"] = max(0, min(total_ns, busy_ns - without_ns))
         return FusedFrame(
             image=arrays["image"],
