@@ -10,12 +10,17 @@ more than pay.
 
 import os
 import sys
+import threading
 from collections.abc import Callable
 
 import cv2
 
 MOST_THREADS = 4
 """Pictures are worked on at about 400 x 304: more threads have too little to do each."""
+
+_lock = threading.Lock()
+_before: list[tuple[int, int]] = []
+"""For each run under way what was set before the first one: threads of OpenCV and PyTorch (0: not loaded)."""
 
 
 def default_threads() -> int:
@@ -27,19 +32,31 @@ def default_threads() -> int:
 def use_threads(count: int | None) -> Callable[[], None]:
     """Have OpenCV and (where it is loaded) PyTorch compute on `count` threads; None: `default_threads`.
 
+    The counts belong to the whole process: of runs side by side the last one to begin sets them.
+
     Returns:
-        What brings the counts back that were set before: they belong to the whole process.
+        What brings the counts back that were set before any run, once the last one calls it.
     """
     count = count or default_threads()
-    torch = sys.modules.get("torch")
-    before_cv, before_torch = cv2.getNumThreads(), 0 if torch is None else torch.get_num_threads()
+    with _lock:
+        if not _before:
+            torch = sys.modules.get("torch")
+            _before.append((cv2.getNumThreads(), 0 if torch is None else torch.get_num_threads()))
+        else:
+            _before.append(_before[0])
+        _set(count, count)
 
     def restore() -> None:
-        cv2.setNumThreads(before_cv)
-        if torch is not None:
-            torch.set_num_threads(before_torch)
+        with _lock:
+            counts = _before.pop()
+            if not _before:
+                _set(*counts)
 
-    cv2.setNumThreads(count)
-    if torch is not None:
-        torch.set_num_threads(count)
     return restore
+
+
+def _set(opencv: int, pytorch: int) -> None:
+    cv2.setNumThreads(opencv)
+    torch = sys.modules.get("torch")
+    if torch is not None and pytorch > 0:
+        torch.set_num_threads(pytorch)

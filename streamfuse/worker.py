@@ -11,7 +11,7 @@ What is remembered from frame to frame, and what is used when a field is not to 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -31,6 +31,9 @@ from streamfuse.registration.registrar import Registrar, search
 from streamfuse.registration.temporal import TemporalRegistration, identity
 from streamfuse.registration.warp import warp_infrared
 from streamfuse.spans import span, timed
+
+if TYPE_CHECKING:
+    from streamfuse.device.share import DeviceShare
 
 
 @runtime_checkable
@@ -88,9 +91,11 @@ def make_worker(
     calibration: RigCalibration | None = None,
     motion: MotionMode = "off",
     options: WorkerOptions | None = None,
+    budget_ns: int | None = None,
+    share: "DeviceShare | None" = None,
     clock: Clock | None = None,
 ) -> FrameWorker:
-    """The worker for a configuration; arguments as of `Worker`.
+    """The worker for a configuration; arguments as of `Worker` and `DeviceWorker`.
 
     On a CUDA device, registrars and fusers that can work there from end to end do. Others go the way of the
     CPU, with their networks on the device.
@@ -110,6 +115,8 @@ def make_worker(
                 calibration=calibration,
                 motion=motion,
                 options=options,
+                budget_ns=budget_ns,
+                share=share,
                 clock=clock,
             )
     return Worker(registration, fusion, calibration=calibration, motion=motion, options=options, clock=clock)

@@ -5,11 +5,12 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -25,15 +26,16 @@ SLOW_RUN_S = 300
 
 
 @contextmanager
-def finish_on_interrupt(pipeline: Pipeline) -> Iterator[None]:
+def finish_on_interrupt(*pipelines: Pipeline) -> Iterator[None]:
     """First Ctrl-C or SIGTERM: drain and close. Second: stop now."""
 
     def handle(number: int, _frame: FrameType | None) -> None:
-        if pipeline.stopping:
+        if all(pipeline.stopping for pipeline in pipelines):
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         print("\nfinishing what is under way; again to stop at once", file=sys.stderr)
-        pipeline.stop()
+        for pipeline in pipelines:
+            pipeline.stop()
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -44,8 +46,10 @@ def finish_on_interrupt(pipeline: Pipeline) -> Iterator[None]:
 
 
 @contextmanager
-def status_line(pipeline: Pipeline, *, as_json: bool, duration_s: float | None = None) -> Iterator[None]:
-    """Tell once a second how the run goes: on one line of a terminal, or as JSON lines on stdout.
+def status_line(
+    pipelines: Mapping[str, Pipeline], *, as_json: bool, duration_s: float | None = None
+) -> Iterator[None]:
+    """Tell once a second how runs go, by name: on one line of a terminal, or as JSON lines on stdout.
 
     A thread of its own does it, so that it also tells, and ends the run after `duration_s`, when no
     frame comes.
@@ -58,12 +62,15 @@ def status_line(pipeline: Pipeline, *, as_json: bool, duration_s: float | None =
     def tell() -> None:
         while not clock.sleep_ns(STATUS_PERIOD_NS, done):
             if duration_s is not None and clock.now_ns() - started >= duration_s * NS_PER_S:
-                pipeline.stop()
+                for pipeline in pipelines.values():
+                    pipeline.stop()
+            reports = {name: pipeline.report() for name, pipeline in pipelines.items()}
             if as_json:
-                print(json.dumps({"wall_ns": clock.wall_ns(), **asdict(pipeline.report())}), flush=True)
+                for name, report in reports.items():
+                    print(json.dumps({"wall_ns": clock.wall_ns(), **_fields(report, name)}), flush=True)
             elif on_terminal:
-                line = f"\r{describe(pipeline.report())}\x1b[K"
-                print(line, end="", file=sys.stderr, flush=True)
+                told = " | ".join(f"{name} {describe(report)}".lstrip() for name, report in reports.items())
+                print(f"\r{told}\x1b[K", end="", file=sys.stderr, flush=True)
 
     teller = threading.Thread(target=tell, name="streamfuse-status", daemon=True)
     teller.start()
@@ -100,11 +107,13 @@ def describe_offset(report: Report) -> str:
     return f"{offset.get('in_use_ms', 0.0):+.1f} ms in use ({offset.get('source', 'config')}), {said}"
 
 
-def print_report(report: Report, *, as_json: bool = False) -> None:
-    """The final counts, as text or as one JSON line."""
+def print_report(report: Report, *, name: str = "", as_json: bool = False) -> None:
+    """The final counts, as text or as one JSON line. name: of the rig, where there are several."""
     if as_json:
-        print(json.dumps({"final": True, **asdict(report)}), flush=True)
+        print(json.dumps({"final": True, **_fields(report, name)}), flush=True)
         return
+    if name:
+        print(f"{name}:")
     rows = report.frames_in, report.frames_used, report.dropped
     for stream, name in (("ir", "infrared"), ("vis", "visible")):
         frames_in, used, dropped = (row[stream] for row in rows)
@@ -134,10 +143,18 @@ def _rungs(report: Report) -> str:
     return ", ".join(f"{rung} {report.rungs[rung]}" for rung in Rung if rung in report.rungs)
 
 
-def write_report(report: Report, path: str | Path) -> None:
-    """The counts as a JSON file. Raises SinkError when it cannot be written."""
+def _fields(report: Report, name: str) -> dict[str, Any]:
+    return {"rig": name, **asdict(report)} if name else asdict(report)
+
+
+def write_report(report: Report | Mapping[str, Report], path: str | Path) -> None:
+    """The counts as a JSON file, of several rigs by name. Raises SinkError when it cannot be written."""
+    if isinstance(report, Report):
+        tree = asdict(report)
+    else:
+        tree = {name: asdict(one) for name, one in report.items()}
     try:
-        Path(path).write_text(json.dumps(asdict(report), indent=2) + "\n", encoding="utf-8")
+        Path(path).write_text(json.dumps(tree, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise SinkError(f"{path}: the report cannot be written: {error.strerror}") from error
 

@@ -8,7 +8,7 @@ ended, or died between two frames, holds nobody up.
 
 import logging
 import threading
-from collections import deque
+from collections import Counter, deque
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -61,10 +61,14 @@ def inference(device: torch.device) -> ExitStack:
 
 
 class Chain:
-    """See the module. Made in `inference`; used by any thread."""
+    """See the module. Made in `inference`; used by any thread.
+
+    batches: how many of each size went through the device.
+    """
 
     def __init__(self, program: Program, device: torch.device, *, clock: Clock) -> None:
-        self._program, self._device, self._clock = program, device, clock
+        self.program, self._device, self._clock = program, device, clock
+        self.batches: Counter[int] = Counter()
         self._lock = threading.Lock()
         self._free_rows = list(reversed(range(program.rigs.count)))
         self._waiting: list[_Request] = []
@@ -83,20 +87,16 @@ class Chain:
             log.info("%d of %d passes recorded as CUDA graphs", self.recordings.recorded, len(runs))
 
     @property
-    def program(self) -> Program:
-        return self._program
-
-    @property
     def empty(self) -> bool:
         """No rig has a seat."""
-        return len(self._free_rows) == self._program.rigs.count
+        return len(self._free_rows) == self.program.rigs.count
 
     def take_seat(self, calibration: RigCalibration) -> "Seat":
         """For a rig of the program's geometry; there must be one left."""
         with self._lock, inference(self._device):
             row = self._free_rows.pop()
             self._settle()
-            self._program.rigs.set(row, calibration)
+            self.program.rigs.set(row, calibration)
             self._settle()
         return Seat(self, row, calibration)
 
@@ -116,8 +116,10 @@ class Chain:
     # -- frames --------------------------------------------------------------------------------
 
     def submit(self, request: _Request) -> None:
+        """Let a frame wait, and start what can start."""
         with self._lock:
             self._waiting.append(request)
+            self._batching.came(request.waiting, now_ns=self._clock.now_ns())
             self._start()
 
     def finish(self, request: _Request) -> None:
@@ -144,6 +146,8 @@ class Chain:
             places = self._batching.choose(
                 [request.waiting for request in self._waiting], now_ns=self._clock.now_ns(), busy_ns=busy_ns
             )
+            if not places:
+                return
             batch = [self._waiting[place] for place in places]
             self._waiting = [request for request in self._waiting if request not in batch]
             for request in batch:
@@ -157,6 +161,7 @@ class Chain:
                     request.error = error
             else:
                 self._under_way.append(batch)
+                self.batches[len(batch)] += 1
 
 
 @dataclass(eq=False, slots=True)

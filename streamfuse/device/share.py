@@ -1,6 +1,7 @@
 """What the rigs of one process share on their devices: networks, and a chain for each kind of rig."""
 
 import threading
+from collections import Counter
 from typing import Any
 
 import torch
@@ -62,6 +63,12 @@ class DeviceShare:
                     program = made.program(calibration, rules, parts=parts, rigs=self._rigs)
                     self._chains[key] = Chain(program, where, clock=self._clock)
             return self._chains[key].take_seat(calibration)
+
+    @property
+    def batches(self) -> Counter[int]:
+        """How many batches of each size went through the device."""
+        with self._lock:
+            return sum((chain.batches for chain in self._chains.values()), Counter())
 
     def leave_seat(self, seat: Seat) -> None:
         """Give a place back, with nothing under way; a chain that nobody needs any more goes, too."""

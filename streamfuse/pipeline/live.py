@@ -6,11 +6,13 @@ good ends the run.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Literal
 
 from streamfuse.capture.thread import CaptureThread
 from streamfuse.clock import NS_PER_S, Clock
-from streamfuse.frame import FusedFrame, Stream
+from streamfuse.errors import ConfigError
+from streamfuse.frame import STREAMS, FusedFrame, Stream
 from streamfuse.pipeline.core import FusionCore
 
 IDLE_WAIT_S = 0.5
@@ -21,6 +23,21 @@ END_S = 5.0
 """For the end of a run whose frames cost nothing: each camera has 2 s to let go."""
 FRAMES_AT_END = 3
 """The frame under way when the end comes, one begun just before `DRAIN_S` is over, and a reserve."""
+
+
+def decide_live(mode: Literal["auto", "live", "offline"], live: Mapping[Stream, bool]) -> bool:
+    """Whether a run is live, from `pipeline.mode` and what each source is. Raises ConfigError."""
+    if mode == "auto":
+        if len(set(live.values())) > 1:
+            finite, endless = sorted(STREAMS, key=lambda stream: live[stream])
+            raise ConfigError(
+                f"sources.{endless} is live and sources.{finite} is not: their stamps have no "
+                "common time line. Set pipeline.mode=live to play the finite one in real time"
+            )
+        return live["ir"]
+    if mode == "offline" and any(live.values()):
+        raise ConfigError("pipeline.mode=offline, but a live source cannot wait: use live or auto")
+    return all(live.values())
 
 
 class LiveRunner:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -19,13 +19,13 @@ from streamfuse.capture.thread import CaptureThread
 from streamfuse.clock import NS_PER_MS, Clock, RealClock
 from streamfuse.config import Component, Config, load_config, parse_config
 from streamfuse.errors import ConfigError, SinkError
-from streamfuse.frame import STREAMS, DropCause, FusedFrame, SourceInfo, Stream
+from streamfuse.frame import DropCause, FusedFrame, SourceInfo, Stream
 from streamfuse.ladder import Ladder
 from streamfuse.memory import keep_freed_memory
 from streamfuse.pairing.matcher import Matcher
 from streamfuse.pairing.wait_budget import WaitBudget
 from streamfuse.pipeline.core import FusionCore
-from streamfuse.pipeline.live import LiveRunner
+from streamfuse.pipeline.live import LiveRunner, decide_live
 from streamfuse.pipeline.offline import run_offline
 from streamfuse.pipeline.offset import LiveOffset, OffsetInUse, described, measure_recording
 from streamfuse.pipeline.overlap import OverlappedWorker
@@ -35,6 +35,9 @@ from streamfuse.pipeline.statistics import Report, Statistics
 from streamfuse.sinks import SINKS
 from streamfuse.threads import use_threads
 from streamfuse.worker import Worker, make_worker
+
+if TYPE_CHECKING:
+    from streamfuse.device.share import DeviceShare
 
 log = logging.getLogger(__name__)
 
@@ -55,9 +58,14 @@ class Pipeline:
 
     Iterating drives the run; `run()` iterates for you. Sinks that own a window are served on the thread that
     iterates, all others on threads of their own. A pipeline runs once.
+
+    Args:
+        share: of the rigs of this process, see `Rigs`; None: this is the only one.
     """
 
-    def __init__(self, config: Config, *, clock: Clock | None = None) -> None:
+    def __init__(
+        self, config: Config, *, clock: Clock | None = None, share: "DeviceShare | None" = None
+    ) -> None:
         self._config = config
         self._clock = clock or RealClock()
         self.statistics = Statistics()
@@ -67,7 +75,9 @@ class Pipeline:
             "ir": self._reader("ir", config.ir),
             "vis": self._reader("vis", config.vis),
         }
-        self.live = self._decide_live()
+        self.live = decide_live(
+            config.pipeline.mode, {stream: reader.live for stream, reader in self._readers.items()}
+        )
         self._calibration = None if config.calibration is None else RigCalibration.load(config.calibration)
         worker = self._worker = make_worker(
             config.registration,
@@ -75,6 +85,8 @@ class Pipeline:
             calibration=self._calibration,
             motion=config.pairing.motion,
             options=config.worker,
+            budget_ns=self._budget_ns if self.live else None,
+            share=share,
             clock=self._clock,
         )
         self._overlapped: OverlappedWorker | None = None
@@ -141,6 +153,11 @@ class Pipeline:
         return self._stop.is_set()
 
     @property
+    def has_window(self) -> bool:
+        """Some sink needs the main thread."""
+        return bool(self._windows)
+
+    @property
     def failed_sinks(self) -> dict[str, SinkError]:
         """The sinks that ended early, and why."""
         return {output.name: output.error for output in self._outputs if output.error is not None}
@@ -182,21 +199,6 @@ class Pipeline:
             clock=self._clock,
             pace=self._pace,
         )
-
-    def _decide_live(self) -> bool:
-        live = {stream: reader.live for stream, reader in self._readers.items()}
-        mode = self._config.pipeline.mode
-        if mode == "auto":
-            if len(set(live.values())) > 1:
-                finite, endless = sorted(STREAMS, key=lambda stream: live[stream])
-                raise ConfigError(
-                    f"sources.{endless} is live and sources.{finite} is not: their stamps have no "
-                    "common time line. Set pipeline.mode=live to play the finite one in real time"
-                )
-            return live["ir"]
-        if mode == "offline" and any(live.values()):
-            raise ConfigError("pipeline.mode=offline, but a live source cannot wait: use live or auto")
-        return all(live.values())
 
     def _make_sinks(self, components: Iterable[Component]) -> None:
         names: dict[str, int] = {}
