@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ from streamfuse.bench.models import STREAM_FRAMES, bench_models
 from streamfuse.clock import RealClock
 from streamfuse.config import Component, WorkerOptions
 from streamfuse.device.program import Pass
+from streamfuse.device.share import DeviceShare
 from streamfuse.device.worker import DeviceWorker
 from streamfuse.frame import FramePair, FusedFrame, Rung
 from streamfuse.fusion import FUSERS, colour
@@ -136,6 +138,31 @@ def test_the_default_configuration_moves_the_infrared_as_on_the_cpu(mode: Motion
         assert difference.mean() < 0.5
         assert np.percentile(difference, 99) <= 2
     assert moved >= 4
+
+
+def test_rigs_that_go_together_get_what_they_get_alone(clip: Clip) -> None:
+    """Two on threads of their own; whether a frame goes alone or not is a matter of the moment."""
+    share = DeviceShare(2)
+    config: dict[str, Any] = {
+        "device": "cuda",
+        "options": WorkerOptions(),
+        "calibration": CALIBRATIONS["homography"](1),
+    }
+    workers = [DeviceWorker(*live(), **config, share=share) for _ in range(2)]
+    for worker in workers:
+        worker.prepare(ir_size=(160, 120), vis_size=VIS_SIZE)
+    some = list(pairs(clip)) * 20
+    with ThreadPoolExecutor(2) as threads:
+        together = list(threads.map(lambda worker: through(worker, iter(some)), workers))
+    alone = through(DeviceWorker(*live(), **config), iter(some))
+    assert workers[0]._seat is not None
+    assert workers[0]._seat.chain.recordings.recorded == 2 * len(Pass)
+    assert share.batches[2] > 0
+    for done in together:
+        assert [frame.seq for frame in done] == [frame.seq for frame in alone]
+        for one, other in zip(alone, done, strict=True):
+            assert other.status is one.status
+            assert np.abs(one.image.astype(int) - other.image).mean() < 0.1
 
 
 def test_a_run_with_a_device_takes_this_worker() -> None:
