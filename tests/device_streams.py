@@ -84,6 +84,9 @@ class Event:
     def synchronize(self) -> None:
         self._world.run_until(self)
 
+    def query(self) -> bool:
+        return self.passed
+
     def elapsed_time(self, end: "Event") -> float:
         """Milliseconds, all of them alike."""
         assert self.passed

@@ -2,16 +2,23 @@
 
 import threading
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from device_rigs import CALIBRATIONS, VIS_SIZE, Clip, film, pairs, thinned_pairs
+from device_streams import Events, pretend_cuda
 
 from streamfuse.calibration.calibration import RigCalibration
-from streamfuse.clock import NS_PER_MS
+from streamfuse.clock import NS_PER_MS, VirtualClock
 from streamfuse.config import Component, WorkerOptions
 from streamfuse.device.batching import Batching, Waiting
+from streamfuse.device.chain import Chain
+from streamfuse.device.layout import Field, Layout
 from streamfuse.device.program import Pass, Work
 from streamfuse.device.share import DeviceShare
 from streamfuse.device.worker import DeviceWorker
@@ -106,6 +113,68 @@ def test_a_rig_waits_for_others_no_longer_than_its_budget_allows(budget_ms: int,
     assert max(took_ns[1:]) <= budget_ms * MS
     assert sizes.most_common(1)[0][0] == largest
     assert min(done[rig] for rig in range(4)) > 30
+
+
+# -- the chain -------------------------------------------------------------------------------------
+
+
+class Tenfold:
+    """A program for three rigs: ten times the frame, plus the row of its rig, when its turn comes."""
+
+    works = (WARM, COLD)
+    inputs = Layout(rig=Field(torch.int64, (1,)), x=Field(torch.int64, (3,)))
+    outputs = Layout(y=Field(torch.int64, (3,)))
+    rigs = SimpleNamespace(count=3, set=lambda row, calibration: None)
+
+    def __init__(self, world: Events) -> None:
+        self._world = world
+
+    def reset(self) -> None:
+        pass
+
+    def run(self, work: Work, inputs: Any, outputs: Any) -> None:
+        x, rows, y = inputs["x"].numpy(), inputs["rig"].numpy(), outputs["y"].numpy()
+        self._world.later(lambda: np.copyto(y, 10 * x + rows))
+
+
+@contextmanager
+def not_recorded(graph: Any, **_: Any) -> Iterator[None]:
+    raise RuntimeError("no graphs here")
+    yield
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_frames_of_rigs_find_back_whatever_overtakes_what(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    """On streams that run late, three rigs send and collect at random, one of them less and less."""
+    rng = np.random.default_rng(seed)
+    world = Events(rng)
+    pretend_cuda(monkeypatch, world)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    monkeypatch.setattr(torch.cuda, "graph", not_recorded)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
+    chain = Chain(Tenfold(world), SimpleNamespace(type="cuda"), clock=VirtualClock())  # type: ignore[arg-type]
+    seats = [chain.take_seat(CALIBRATIONS["resize"](1)) for _ in range(3)]
+    sent, back = [0, 0, 0], [0, 0, 0]
+
+    def collect(rig: int) -> None:
+        results, size = seats[rig].collect()
+        assert size in (1, 2)
+        np.testing.assert_array_equal(results["y"], 10 * back[rig] + seats[rig].row)
+        back[rig] += 1
+
+    for turn in range(150):
+        rig = int(rng.choice(3, p=[0.4, 0.4, 0.2] if turn < 75 else [0.5, 0.5, 0.0]))
+        if len(seats[rig]) and (seats[rig].full or rng.random() < 0.3):
+            collect(rig)
+        else:
+            work = WARM if rng.random() < 0.8 else COLD
+            seats[rig].submit({"x": np.full(3, sent[rig])}, work, latest_ns=int(rng.integers(10**9)))
+            sent[rig] += 1
+    for rig in range(3):
+        while len(seats[rig]):
+            collect(rig)
+    assert back == sent
+    assert chain.batches[2] > 0
 
 
 # -- the pictures ----------------------------------------------------------------------------------

@@ -143,11 +143,8 @@ def test_the_default_configuration_moves_the_infrared_as_on_the_cpu(mode: Motion
 def test_rigs_that_go_together_get_what_they_get_alone(clip: Clip) -> None:
     """Two on threads of their own; whether a frame goes alone or not is a matter of the moment."""
     share = DeviceShare(2)
-    config: dict[str, Any] = {
-        "device": "cuda",
-        "options": WorkerOptions(),
-        "calibration": CALIBRATIONS["homography"](1),
-    }
+    rig = CALIBRATIONS["homography"](1)
+    config: dict[str, Any] = {"device": "cuda", "options": WorkerOptions(), "calibration": rig}
     workers = [DeviceWorker(*live(), **config, share=share) for _ in range(2)]
     for worker in workers:
         worker.prepare(ir_size=(160, 120), vis_size=VIS_SIZE)

@@ -133,14 +133,20 @@ class Chain:
             with self._lock:
                 # Another rig's thread may have waited for the same batch, and taken it.
                 if batch is not None and self._under_way and self._under_way[0] is batch:
-                    for one, results in zip(self._under_way.popleft(), self._ring.take(), strict=True):
-                        one.results = results
+                    self._take()
                 self._start()
         if request.error is not None:
             raise request.error
 
+    def _take(self) -> None:
+        """Hand out the results of the oldest batch."""
+        for request, results in zip(self._under_way.popleft(), self._ring.take(), strict=True):
+            request.results = results
+
     def _start(self) -> None:
         """Give the device what it has room for."""
+        while (slot := self._ring.oldest) is not None and slot.ready:
+            self._take()
         while self._waiting and not self._ring.full:
             busy_ns = sum(self._cost_ns(batch[0].waiting.work, len(batch)) for batch in self._under_way)
             places = self._batching.choose(

@@ -48,6 +48,11 @@ class Slot:
             # The waiting thread sleeps: an encoder may need its core.
             self.arrived = _event(blocking=True)
 
+    @property
+    def ready(self) -> bool:
+        """The results are here. On the CPU only for who waits, so that batches form as on a device."""
+        return self.on_cuda and bool(self.arrived.query())  # type: ignore[no-untyped-call]
+
     def wait(self) -> None:
         """Until the results are here. Any thread, also several."""
         if self.on_cuda:
