@@ -24,11 +24,11 @@ class Found(NamedTuple):
 class Estimator(Protocol):
     """A registrar. A field is kept as its `code`, whatever describes it with the fewest numbers.
 
-    code_shape: of a code, (B, *code_shape), three numbers. warms: a code can be refined.
+    code_shape: of a code, (B, *code_shape). warms: a code can be refined.
     """
 
     @property
-    def code_shape(self) -> tuple[int, int, int]: ...
+    def code_shape(self) -> tuple[int, ...]: ...
 
     @property
     def warms(self) -> bool: ...

@@ -107,14 +107,14 @@ class FieldFilter:
         gain = confidence * torch.maximum(1 / weight, (moving**2).clamp_max(1))
 
         nothing, one = torch.zeros_like(weight), torch.ones_like(weight)
-        state.trend = torch.where(spread(good & ~waits), trend * spread(~starts), state.trend)
-        state.pending = torch.where(spread(good & waits), innovation, state.pending)
+        state.trend = torch.where(spread(good & ~waits, trend), trend * spread(~starts, trend), state.trend)
+        state.pending = torch.where(spread(good & waits, innovation), innovation, state.pending)
         state.noise = torch.where(good & ~wild & known, noise, state.noise)
         state.weight = torch.where(good & ~waits, torch.where(starts, one, weight), state.weight)
         state.is_pending = torch.where(good, waits.float(), state.is_pending)
         state.withheld = torch.where(good, torch.where(waits, withheld, nothing), state.withheld)
-        mixed = held + spread(gain) * (found.code - held)
-        code = torch.where(spread(starts), found.code, torch.where(spread(waits), held, mixed))
+        mixed = held + spread(gain, held) * (found.code - held)
+        code = torch.where(spread(starts, held), found.code, torch.where(spread(waits, held), held, mixed))
         verdict = torch.where(waits, one * WITHHELD, torch.where(wild, one * JUMPED, one * FOLLOWED))
         return code, verdict * good
 

@@ -21,6 +21,6 @@ class Rows:
             getattr(self, field.name).index_copy_(0, rows, getattr(changed, field.name))
 
 
-def spread(values: Tensor) -> Tensor:
-    """(B,) as (B, 1, 1, 1), beside pictures."""
-    return values.view(-1, 1, 1, 1)
+def spread(values: Tensor, beside: Tensor) -> Tensor:
+    """(B,) as (B, 1, ...), with as many dimensions as `beside` has."""
+    return values.view(-1, *(1 for _ in beside.shape[1:]))

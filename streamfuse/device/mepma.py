@@ -74,7 +74,7 @@ class MepmaEstimator:
         with self._autocast:
             warped = warp(scene.features_ir, flow)
             if found is not None:
-                warped = torch.where(spread(use_found), found.views.warp(scene.features_ir), warped)
+                warped = torch.where(spread(use_found, warped), found.views.warp(scene.features_ir), warped)
             fused = self._network.fuse(warped, scene.features_vis)
         return 255 * fused.float()
 

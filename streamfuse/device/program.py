@@ -127,7 +127,7 @@ class Program:
     ) -> None:
         self.rigs = rigs
         self._estimator, self._fuser, self._rules, self._parts = estimator, fuser, rules, parts
-        (height, width), code_shape = rigs.shape, (1, 1, 1) if estimator is None else estimator.code_shape
+        (height, width), code_shape = rigs.shape, (1,) if estimator is None else estimator.code_shape
         self._nothing = Held.nothing(rigs.count, code_shape, device=device)
         self._fresh = FilterState.fresh(rigs.count, device=device)
         everyone = torch.arange(rigs.count, device=device)
@@ -195,9 +195,9 @@ class Program:
         used, off = status <= STATUSES.index(Status.HELD), status == STATUSES.index(Status.OFF)
         flow = self._no_flow.expand(len(rgb), -1, -1, -1)
         if self._estimator is not None and which is not Pass.CALIBRATION:
-            flow = self._estimator.flow(held.code) * spread(used)
+            flow = self._estimator.flow(held.code) * spread(used, y)
         if work.moved:
-            registered, valid = self._moved(prepared, inputs, flow, place, spread(~off))
+            registered, valid = self._moved(prepared, inputs, flow, place, spread(~off, y))
         else:
             registered, valid = self.rigs.warp(prepared, flow, place)
         if self._fuser is not None:
@@ -208,7 +208,7 @@ class Program:
                 fused = self._estimator.fuse(scene, flow, found, status == STATUSES.index(Status.OK))
             else:
                 fused = self._estimator.fuse_alone(registered, y, valid)
-        fused = torch.where(valid & spread(~off), fused.float().round().clamp(0, 255), y)
+        fused = torch.where(valid & spread(~off, y), fused.float().round().clamp(0, 255), y)
         outputs["image"].copy_(replace_luma(rgb, fused[:, 0].int()))
         outputs["registered"].copy_(registered[:, 0])
         outputs["valid"].copy_(valid[:, 0] * 255)
@@ -227,7 +227,7 @@ class Program:
             return registered, valid
         other = self.rigs.prepared(inputs["other"][:, None].float())
         second, second_valid = self.rigs.warp(other, flow, place, motions[1])
-        share = spread(inputs["share"]) * where
+        share = spread(inputs["share"], where) * where
         return whole((1 - share) * registered + share * second), valid & second_valid
 
     def _forget_the_old(self, held: Held, when: Tensor) -> None:
@@ -252,7 +252,7 @@ class Program:
             return scene, estimator.cold(scene), cold_only
         # Without a held field its code is zero and weighs nothing: the calibration is refined.
         known = held.known.float()
-        warm = estimator.warm(scene, held.code * spread(known), held.confidence * known)
+        warm = estimator.warm(scene, held.code * spread(known, held.code), held.confidence * known)
         if which is Pass.WARM:
             return scene, warm, held.known
         cold = estimator.cold(scene)
@@ -265,7 +265,7 @@ class Program:
             sound = warm.confidence >= self._needed(held)
             prefer_warm = (sound & ~overrules) | ~cold.usable | (cold.confidence < self._needed(held))
         take_warm = held.known & warm.usable & prefer_warm
-        code = torch.where(spread(take_warm), warm.code, cold.code)
+        code = torch.where(spread(take_warm, cold.code), warm.code, cold.code)
         rest = (torch.where(take_warm, w, c) for w, c in zip(warm[1:3], cold[1:3], strict=True))
         return scene, Found(code, *rest), take_warm
 
@@ -319,7 +319,7 @@ class Program:
             )
             follows = good & (verdict != WITHHELD)
         held.trusting = good
-        held.code = torch.where(spread(follows), code, held.code)
+        held.code = torch.where(spread(follows, code), code, held.code)
         held.confidence = torch.where(follows, found.confidence, held.confidence)
         held.found_ns = torch.where(good, when[:, NOW], held.found_ns)
         held.known = held.known | good
