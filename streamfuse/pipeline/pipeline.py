@@ -19,7 +19,7 @@ from streamfuse.capture.thread import CaptureThread
 from streamfuse.clock import NS_PER_MS, Clock, RealClock
 from streamfuse.config import Component, Config, load_config, parse_config
 from streamfuse.errors import ConfigError, SinkError
-from streamfuse.frame import DropCause, FusedFrame, SourceInfo, Stream
+from streamfuse.frame import STREAMS, DropCause, FusedFrame, SourceInfo, Stream
 from streamfuse.ladder import Ladder
 from streamfuse.memory import keep_freed_memory
 from streamfuse.pairing.matcher import Matcher
