@@ -17,7 +17,9 @@ def add_parser(subparsers: Any) -> None:
         "stands still, and compares registration in time with frame by frame; then says whether the "
         "confidences meant what they said. Exit code 1 when a bound is missed.",
     )
-    parser.add_argument("clips", nargs="*", metavar="IR VIS", help="pairs of recorded clips")
+    parser.add_argument(
+        "clips", nargs="*", metavar="IR VIS", help="pairs of recorded clips; one reliability curve over all"
+    )
     parser.add_argument(
         "--rendered",
         type=int,
