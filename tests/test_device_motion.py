@@ -83,14 +83,16 @@ def test_what_moves_is_where_the_cpu_worker_shows_it(clip: Clip, kind: str, mode
 
 
 def test_the_default_fuser_fuses_what_was_moved(clip: Clip) -> None:
-    """Where the sources are equally active, a grey level decides which is taken: single pixels differ."""
+    """What goes into it is the same within 2 grey levels. Where the sources are equally active one of them
+    decides which source is taken, so what comes out is not, for about a pixel in a hundred."""
     some = thinned_pairs(clip, "causal")
     cpu, device = (through(worker, some) for worker in both(REGISTRATIONS["live"], LAPLACIAN, "causal"))
     assert_moved_alike(cpu, device, at_least=4)
     for one, other in zip(cpu, device, strict=True):
+        assert np.percentile(np.abs(one.registered_ir.astype(int) - other.registered_ir), 99.9) <= 2
         difference = np.abs(one.image.astype(int) - other.image)
-        assert difference.mean() < 0.15
-        assert np.percentile(difference, 99) <= 2
+        assert difference.mean() < 0.2
+        assert np.percentile(difference, 99) <= 4
 
 
 def test_a_registrar_and_fuser_in_one_network_fuse_the_moved_picture(clip: Clip, tmp_path: Path) -> None:
