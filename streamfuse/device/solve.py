@@ -16,7 +16,7 @@ Trade-off. About four times the arithmetic of a Cholesky factor, on matrices of 
 import torch
 from torch import Tensor
 
-from streamfuse.registration.fit import SplineFit, twice
+from streamfuse.registration.fit import SplineFit
 
 DOUBLINGS = 16
 """2^16 terms: where the smallest eigenvalue is 1/3000 of the bound on the largest, as with one textured
@@ -31,6 +31,12 @@ def eliminate(matrix: Tensor, vector: Tensor) -> Tensor:
         work = work - work[:, :, i : i + 1] * row
         work = torch.cat([work[:, :i], row, work[:, i + 1 :]], dim=1)
     return work[..., -1]
+
+
+def twice(block: Tensor) -> Tensor:
+    """(..., N, M) to block-diagonal (..., 2N, 2M): the same for dx and dy."""
+    nothing = torch.zeros_like(block)
+    return torch.cat([torch.cat([block, nothing], dim=-1), torch.cat([nothing, block], dim=-1)], dim=-2)
 
 
 class Basis:

@@ -41,12 +41,10 @@ LEAST_RENEWED = 1 / 16
 
 
 class Fit(NamedTuple):
-    """coefficients (B, 2, I, J); weights (B, h, w) in 0..1, how much each match agrees with the field;
-    information (B, 2 I J, 2 I J), the inverse covariance of the coefficients."""
+    """coefficients (B, 2, I, J); weights (B, h, w) in 0..1, how much each match agrees with the field."""
 
     coefficients: Tensor
     weights: Tensor
-    information: Tensor
 
 
 def evidence(fit: Fit, precision: Tensor, support: Tensor) -> Tensor:
@@ -122,10 +120,9 @@ def _cubic(positions: Tensor, count: int, spacing: float, order: int) -> Tensor:
     return value
 
 
-def twice(block: Tensor) -> Tensor:
-    """(..., N, M) to block-diagonal (..., 2N, 2M): the same for dx and dy."""
-    nothing = torch.zeros_like(block)
-    return torch.cat([torch.cat([block, nothing], dim=-1), torch.cat([nothing, block], dim=-1)], dim=-2)
+def _joined(xx: Tensor, xy: Tensor, yy: Tensor) -> Tensor:
+    """Blocks (B, N, N) of a symmetric matrix to the whole, (B, 2N, 2N)."""
+    return torch.cat([torch.cat([xx, xy], dim=2), torch.cat([xy, yy], dim=2)], dim=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,16 +214,13 @@ class SplineFit:
         """Sum over cells of value * basis: (B, h, w) -> (B, IJ)."""
         return (self.by.T @ value @ self.bx).flatten(1)
 
-    def normal(self, precision: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Normal equations (B, 2IJ, 2IJ), (B, 2IJ) of matching `target` (B, 2, h, w) with `precision` (B,
-        3, h, w).
-        """
+    def normal(self, precision: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Normal equations of matching `target` (B, 2, h, w) with `precision` (B, 3, h, w): blocks xx, xy, yy
+        of the matrix, (B, IJ, IJ) each, and the right side (B, 2, IJ)."""
         pxx, pxy, pyy = precision.unbind(1)
         tx, ty = target.unbind(1)
-        xx, xy, yy = (self._quadratic(p) for p in (pxx, pxy, pyy))
-        matrix = torch.cat([torch.cat([xx, xy], dim=2), torch.cat([xy, yy], dim=2)], dim=1)
-        vector = torch.cat([self._linear(pxx * tx + pxy * ty), self._linear(pxy * tx + pyy * ty)], dim=1)
-        return matrix, vector
+        right = self._linear(pxx * tx + pxy * ty), self._linear(pxy * tx + pyy * ty)
+        return self._quadratic(pxx), self._quadratic(pxy), self._quadratic(pyy), torch.stack(right, dim=1)
 
     def penalty(self, ridge: Tensor, bending: Tensor) -> Tensor:
         """(IJ, IJ) from the strengths of the two penalties."""
@@ -271,7 +265,6 @@ class SplineFit:
         *,
         log_penalty: Tensor,
         prior: tuple[Tensor, Tensor] | None = None,
-        affine_only: bool = False,
     ) -> Fit:
         """Robust fit.
 
@@ -279,27 +272,25 @@ class SplineFit:
             target: (B, 2, h, w) displacement in working pixels. precision: (B, 3, h, w) [xx, xy, yy], px^-2.
             log_penalty: (2,) natural logarithms of ridge and bending strength.
             prior: what was known before, as coefficients (B, 2, I, J) and its precision (B, h, w), px^-2.
-            affine_only: leave out all that is not affine.
         """
         batch = target.shape[0]
-        held = twice(self.penalty(*log_penalty.exp()))
-        known = held.new_zeros(batch, held.shape[0])
+        held = self.penalty(*log_penalty.exp())
+        known = held.new_zeros(batch, 2, held.shape[0])
         if prior is not None:
             coefficients, strength = prior
-            block = twice(self._quadratic(strength))
-            flat = coefficients.flatten(1)
+            block = self._quadratic(strength)
             held = held + block
-            known = (block @ flat[..., None])[..., 0]
+            known = coefficients.flatten(2) @ block
         weights = torch.ones_like(target[:, 0])
-        basis = twice(self.affine)
         for turn, scale in enumerate(SCALES):
-            matrix, vector = self.normal(precision * weights[:, None], target)
-            matrix, vector = matrix + held, vector + known
-            if turn == 0 or affine_only:
-                small = basis.T @ matrix @ basis
-                solved = self._solve_affine(small, vector @ basis) @ basis.T
+            xx, xy, yy, vector = self.normal(precision * weights[:, None], target)
+            xx, yy, vector = xx + held, yy + held, vector + known
+            if turn == 0:
+                small = _joined(*(self.affine.T @ block @ self.affine for block in (xx, xy, yy)))
+                found = self._solve_affine(small, (vector @ self.affine).flatten(1))
+                solved = found.view(batch, 2, -1) @ self.affine.T
             else:
-                solved = self._solve(matrix, vector)
+                solved = self._solve(_joined(xx, xy, yy), vector.flatten(1))
             solution = solved.view(batch, 2, self.y.count, self.x.count)
             weights = self._agreement(target - self.field(solution), precision, scale)
-        return Fit(solution, weights, matrix)
+        return Fit(solution, weights)
