@@ -233,7 +233,7 @@ def test_rigs_that_go_together_get_what_they_get_alone(
             assert other.confidence == pytest.approx(one.confidence, abs=1e-4)
             for a, b in ((one.registered_ir, other.registered_ir), (one.image, other.image)):
                 assert np.abs(a.astype(int) - b).max() <= 1
-                assert (a != b).mean() < 1e-3
+                assert (a != b).mean() < 1e-2  # what a field 0.005 px apart moves across a rounding
             if one.registration.flow is not None:
                 assert other.registration.flow is not None
                 np.testing.assert_allclose(other.registration.flow, one.registration.flow, atol=5e-3)
