@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamfuse.frame import Image8, Mask
-from streamfuse.sampling import Matrix, apply_matrix, resize_matrix
+from streamfuse.sampling import Matrix, resize_matrix
 
 SIZE = (160, 120)
 """Columns and rows of the thumbnail: a pixel of it is four of a 640-pixel picture, and a whole picture of
@@ -131,11 +131,6 @@ class OwnMotion:
         matrix[:2] += np.roll(self._motion, -1, axis=1) @ unit
         to_thumbnail = resize_matrix(SIZE, size)
         return np.asarray(np.linalg.inv(to_thumbnail) @ matrix @ to_thumbnail, np.float64)
-
-
-def moved(points: npt.NDArray[np.float32], matrix: Matrix) -> npt.NDArray[np.float32]:
-    """Displacements of points under a matrix."""
-    return np.asarray(apply_matrix(matrix, points) - points, np.float32)
 
 
 def _thumbnail(image: Image8) -> Plane:

@@ -16,24 +16,23 @@ from typing import Annotated
 import numpy as np
 import torch
 from pydantic import Field as Bound
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from streamfuse.errors import DataError
 from streamfuse.frame import Image8
 from streamfuse.metrics.panel import METRICS, FusionFamily, fusion_panel
 from streamfuse.metrics.salience import texture_kept, warm_contrast
 from streamfuse.nn.live_fusion import LiveFusion
-from streamfuse.nn.models import load_model, own_state
-from streamfuse.nn.weights import WeightsFile, save_weights
+from streamfuse.nn.models import load_model
+from streamfuse.nn.weights import WeightsFile
 from streamfuse.registry import Options
 from streamfuse.training.data import Pair, load_pairs, split
+from streamfuse.training.export import load_best, write_weights
 from streamfuse.training.fusion_crops import make_sample
 from streamfuse.training.fusion_gains import NAMES, blur
 from streamfuse.training.fusion_people import Box, Street, cut_people, load_streets, mark
 from streamfuse.training.loop import Loop, LoopConfig, Recipe
-from streamfuse.training.provenance import commit, curve
+from streamfuse.training.provenance import curve
 
 JUDGED = ("MI_min", "VIFF", "Qabf_std", "SSIM_min")
 """To be at least those of the pixel-wise maximum; the rest of the panel at least REST of it."""
@@ -314,39 +313,27 @@ def fusion_loops(
 
 def export_fusion(config: FusionTraining, root: Path, folder: Path, to: Path, *, command: str) -> WeightsFile:
     """The best weights of a run as a weight file with its provenance."""
-    best = folder / "best.safetensors"
-    if not best.is_file():
-        raise DataError(f"{folder}: no best.safetensors, the run has not been validated yet")
-    _, held = config.pairs(root)
     network = LiveFusion()
-    network.load_state_dict(load_file(best))
+    load_best(network, folder)
     history = {name: curve(folder / "log.csv", name) for name in ("score", *JUDGED)}
-    return save_weights(
-        own_state(network),
+    return write_weights(
+        network,
         to,
-        model=LiveFusion.NAME,
-        dtype=torch.float16,
-        provenance={
-            "what": "weights of the live fusion network, trained by streamfuse",
-            "data": config.folders,
-            "terms": config.terms,
-            "dropped_from_training": sorted(config.drop),
-            "held_back": sorted(pair.name for pair in held),
-            "command": command,
-            "configuration": config.model_dump(mode="json", exclude={"people"}),
-            "people_marked": sum(len(boxes) for boxes in config.people.values()),
-            "seed": config.loop.seed,
-            "steps": max(history["score"], default=0),
-            "commit": commit(),
-            "validation": {
-                "what": "held-back pairs, by step: ratios to the pixel-wise maximum, above 1 is better; "
-                "score: what is missing to the bars less half of the gain, lower is better",
-                "curve": {
-                    name: {str(step): value for step, value in values.items()}
-                    for name, values in history.items()
-                },
+        summary="the live fusion network",
+        config=config,
+        configuration=config.model_dump(mode="json", exclude={"people"}),
+        held=config.pairs(root)[1],
+        command=command,
+        seed=config.loop.seed,
+        steps=max(history["score"], default=0),
+        validation={
+            "what": "held-back pairs, by step: ratios to the pixel-wise maximum, above 1 is better; "
+            "score: what is missing to the bars less half of the gain, lower is better",
+            "curve": {
+                name: {str(step): value for step, value in values.items()} for name, values in history.items()
             },
         },
+        people_marked=sum(len(boxes) for boxes in config.people.values()),
     )
 
 

@@ -23,19 +23,20 @@ from streamfuse.errors import DataError
 from streamfuse.frame import Flow, Image8
 from streamfuse.nn.mepma import MEPMA, total_flow
 from streamfuse.nn.mepma.network import MIN_SIDE
-from streamfuse.nn.models import load_model, own_state
+from streamfuse.nn.models import load_model
 from streamfuse.nn.precision import full_precision
 from streamfuse.nn.warp import warp
-from streamfuse.nn.weights import WeightsFile, save_weights
+from streamfuse.nn.weights import WeightsFile
 from streamfuse.registration.working import pixel_grid, sample
 from streamfuse.registry import Options
 from streamfuse.training.data import Pair, load_pairs, split
 from streamfuse.training.deform import invert, mepma_field
+from streamfuse.training.export import load_best, write_weights
 from streamfuse.training.fusion_crops import make_crop
 from streamfuse.training.fusion_people import mark
 from streamfuse.training.loop import Loop, LoopConfig, Recipe
-from streamfuse.training.provenance import commit, curve
-from streamfuse.training.registration import NOISE_FLOOR, field_figures
+from streamfuse.training.provenance import curve
+from streamfuse.training.registration import NOISE_FLOOR, VALIDATION, field_figures
 from streamfuse.training.registration_cases import make_cases
 
 SSIM_WINDOW = 11
@@ -248,37 +249,21 @@ def phases(
 
 
 def export_mepma(config: MepmaTraining, root: Path, folder: Path, to: Path, *, command: str) -> WeightsFile:
-    """The best weights of a run as a weight file (half precision) with its provenance. Raises DataError."""
-    run = folder / "registration"
-    best = run / "best.safetensors"
-    if not best.is_file():
-        raise DataError(f"{run}: no best.safetensors, the run has not been validated yet")
-    to.parent.mkdir(parents=True, exist_ok=True)
+    """The best weights of a run as a weight file with its provenance. Raises DataError."""
     network = MEPMA()
-    network.load_state_dict(load_file(best))
-    history = curve(run / "log.csv", "mean")
-    _, held = config.pairs(root)
-    return save_weights(
-        own_state(network),
+    load_best(network, folder / "registration")
+    history = curve(folder / "registration" / "log.csv", "mean")
+    return write_weights(
+        network,
         to,
-        model=MEPMA.NAME,
-        dtype=torch.float16,
-        provenance={
-            "what": "weights of the ME-PMA network, trained by streamfuse",
-            "data": config.folders,
-            "terms": config.terms,
-            "dropped_from_training": sorted(config.drop),
-            "held_back": sorted(pair.name for pair in held),
-            "command": command,
-            "configuration": config.model_dump(mode="json"),
-            "seed": config.registration.seed,
-            "steps": max(history, default=0),
-            "commit": commit(),
-            "validation": {
-                "what": "mean end-point error, px, of held-back pairs deformed like ME-PMA's set, by step",
-                "curve": {str(step): value for step, value in history.items()},
-            },
-        },
+        summary="the ME-PMA network",
+        config=config,
+        configuration=config.model_dump(mode="json"),
+        held=config.pairs(root)[1],
+        command=command,
+        seed=config.registration.seed,
+        steps=max(history, default=0),
+        validation={"what": VALIDATION, "curve": {str(step): value for step, value in history.items()}},
     )
 
 

@@ -8,22 +8,21 @@ from typing import Annotated
 import numpy as np
 import torch
 from pydantic import Field as Bound
-from safetensors.torch import load_file
 from torch import Tensor
 
-from streamfuse.errors import DataError
 from streamfuse.frame import Flow
 from streamfuse.nn.live_registration import SOFTNESS, LiveConfig, LiveRegistration, Matches, Stage
-from streamfuse.nn.models import load_model, own_state
-from streamfuse.nn.weights import WeightsFile, save_weights
+from streamfuse.nn.models import load_model
+from streamfuse.nn.weights import WeightsFile
 from streamfuse.pictures import write_picture
 from streamfuse.registration.fit import SplineFit
 from streamfuse.registration.live import LiveOptions, LiveRegistrar, stage_fit
 from streamfuse.registry import Options
 from streamfuse.training.confidence import calibrate_confidence
 from streamfuse.training.data import Pair, load_pairs, split
+from streamfuse.training.export import load_best, write_weights
 from streamfuse.training.loop import Loop, LoopConfig, Recipe
-from streamfuse.training.provenance import commit, curve
+from streamfuse.training.provenance import curve
 from streamfuse.training.registration_cases import Case, distance, estimate, make_cases
 from streamfuse.training.registration_samples import Cells, make_batch
 from streamfuse.training.residuals import apply_residuals
@@ -38,6 +37,7 @@ TRIMMED = 0.1
 up to 8 px themselves, and one of them moves the mean by more than a thousand steps do."""
 VAGUE = 0.02
 """Per cell squared: how little a match that knows nothing is taken to know, for the loss to stay finite."""
+VALIDATION = "mean end-point error, px, of held-back pairs deformed like ME-PMA's set, by step"
 SHOWN = 4
 """Validation pairs that are drawn."""
 
@@ -222,37 +222,24 @@ def loops(
 
 def export(config: RegistrationTraining, root: Path, folder: Path, to: Path, *, command: str) -> WeightsFile:
     """The best weights of a run, their confidence calibrated, as a weight file with its provenance."""
-    best = folder / "best.safetensors"
-    if not best.is_file():
-        raise DataError(f"{folder}: no best.safetensors, the run has not been validated yet")
-    to.parent.mkdir(parents=True, exist_ok=True)
-    train, held = config.split_pairs(root)
     network = LiveRegistration()
-    network.load_state_dict(load_file(best))
+    load_best(network, folder)
+    train, held = config.split_pairs(root)
     calibration = calibrate_confidence(network, train, seed=config.loop.seed)
     history = curve(folder / "log.csv", "mean")
-    return save_weights(
-        own_state(network),
+    return write_weights(
+        network,
         to,
-        model=LiveRegistration.NAME,
-        dtype=torch.float16,
-        provenance={
-            "what": "weights of the live registration network, trained by streamfuse",
-            "data": [*config.folders, *map(str, config.also)],
-            "terms": config.terms,
-            "dropped_from_training": sorted(config.drop),
-            "held_back": sorted(pair.name for pair in held),
-            "command": command,
-            "configuration": config.model_dump(mode="json"),
-            "seed": config.loop.seed,
-            "steps": max(history, default=0),
-            "commit": commit(),
-            "validation": {
-                "what": "mean end-point error, px, of held-back pairs deformed like ME-PMA's set, by step",
-                "curve": {str(step): value for step, value in history.items()},
-            },
-            "confidence": calibration,
-        },
+        summary="the live registration network",
+        config=config,
+        configuration=config.model_dump(mode="json"),
+        held=held,
+        command=command,
+        seed=config.loop.seed,
+        steps=max(history, default=0),
+        validation={"what": VALIDATION, "curve": {str(step): value for step, value in history.items()}},
+        data=[*config.folders, *map(str, config.also)],
+        confidence=calibration,
     )
 
 
