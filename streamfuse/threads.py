@@ -23,10 +23,14 @@ _before: list[tuple[int, int]] = []
 """For each run under way what was set before the first one: threads of OpenCV and PyTorch (0: not loaded)."""
 
 
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def default_threads() -> int:
     """All cores that this process may use but one, which reads and encodes; at least one."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores - 1, MOST_THREADS))
+    return max(1, min(available_cores() - 1, MOST_THREADS))
 
 
 def use_threads(count: int | None) -> Callable[[], None]:

@@ -8,9 +8,7 @@ What is remembered from frame to frame, and what is used when a field is not to 
 `registration.temporal`.
 """
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -137,31 +135,8 @@ def resolve_device(name: str) -> str:
     return name
 
 
-@dataclass(slots=True)
-class Located:
-    """A pair on its way: what `Worker.locate` found and `Worker.render` needs.
-
-    registration: the field to use. y: visible luma, empty without infrared. calibration: None: the visible
-    picture passes. fused_y: luma that a joint model has fused already. fresh: the past was dropped. about:
-    for `FusedFrame.extra`.
-    """
-
-    pair: FramePair
-    seq: int
-    dropped: dict[str, int]
-    rung: Rung
-    registration: Registration
-    y: Image8 = field(default_factory=lambda: np.empty((0, 0), np.uint8))
-    calibration: RigCalibration | None = None
-    moved: Compensation | None = None
-    fused_y: Image8 | None = None
-    fresh: bool = False
-    about: dict[str, Any] = field(default_factory=dict)
-    latencies: dict[str, int] = field(default_factory=dict)
-
-
 class Worker:
-    """Turns pairs into fused frames. One thread uses it; another one may `render` what it has located.
+    """Turns pairs into fused frames. One thread uses it.
 
     Args:
         registration, fusion: which registrar and fuser, with their validated options. The same model for
@@ -212,6 +187,8 @@ class Worker:
         self._motion: MotionCompensator | None = None
         if motion != "off" and self._options.temporal:
             self._motion = MotionCompensator(motion)
+        self._moved: Compensation | None = None
+        self._latencies: dict[str, int] = {}
 
     def reset(self) -> None:
         """Forget everything learnt from earlier pairs."""
@@ -250,84 +227,84 @@ class Worker:
 
         rung: how much work it gets. rung_reason: why not all, for whoever takes the frame, in `extra`.
         """
-        return self.render(
-            self.locate(pair, seq=seq, dropped=dropped or {}, rung=rung, rung_reason=rung_reason)
-        )
-
-    def locate(
-        self, pair: FramePair, *, seq: int, dropped: dict[str, int], rung: Rung, rung_reason: str
-    ) -> Located:
-        """The first half of `process`: where the infrared lies. May run beside `render` of earlier pairs."""
-        located = Located(pair, seq, dropped, rung, identity(Status.OFF, pair.reason or "no infrared frame"))
-        with self._part("locate", located):
-            if rung_reason:
-                located.about["rung_reason"] = rung_reason
-            if rung is Rung.PASS_THROUGH and pair.ir is not None:
-                located.registration = self._temporal.unregistered(rung)
-            elif pair.ir is not None:
-                self._locate(located, pair.ir)
-        return located
-
-    def render(self, located: Located) -> FusedFrame:
-        """The second half of `process`: warp and fuse. One thread, in the order of `locate`."""
-        pair = located.pair
-        image = pair.vis.image
-        registered = valid = np.zeros(image.shape[:2], np.uint8)
-        if located.fresh:
-            self._fuser.reset()
-        with self._part("render", located):
-            if located.calibration is not None and pair.ir is not None:
-                image, registered, valid = self._render(located, pair.ir, located.calibration)
+        self._latencies = {}
+        self._moved = None
+        vis = pair.vis.image
+        with timed("register_and_fuse", self._latencies, self._clock, seq):
+            image, registered = vis, np.zeros(vis.shape[:2], np.uint8)
+            valid = registered
+            if pair.ir is None:
+                registration = identity(Status.OFF, pair.reason or "no infrared frame")
+            elif rung is Rung.PASS_THROUGH:
+                registration = self._temporal.unregistered(rung)
+            else:
+                image, registered, valid, registration = self._fuse(pair, pair.ir, rung)
         return FusedFrame(
             image=image,
-            seq=located.seq,
+            seq=seq,
             t_capture=pair.t_capture,
             pair=pair,
             registered_ir=registered,
             valid=valid,
-            registration=located.registration,
-            rung=located.rung,
-            latencies_ns=located.latencies,
-            dropped=located.dropped,
-            extra=self._extra | located.about if located.about else self._extra,
+            registration=registration,
+            rung=rung,
+            latencies_ns=self._latencies,
+            dropped=dropped or {},
+            extra=self._about(rung_reason),
         )
 
-    @contextmanager
-    def _part(self, name: str, located: Located) -> Iterator[None]:
-        """One half of the work on a pair; both together are `register_and_fuse`."""
-        started = self._clock.now_ns()
-        with span(name, located.seq):
-            yield
-        taken = self._clock.now_ns() - started
-        located.latencies["register_and_fuse"] = located.latencies.get("register_and_fuse", 0) + taken
+    def _about(self, rung_reason: str) -> dict[str, Any]:
+        about: dict[str, Any] = {}
+        if rung_reason:
+            about["rung_reason"] = rung_reason
+        if self._moved is not None:
+            about["motion"] = self._moved.describe()
+        return self._extra | about if about else self._extra
 
-    def _timed(self, stage: str, located: Located) -> AbstractContextManager[None]:
-        return timed(stage, located.latencies, self._clock)
+    def _timed(self, stage: str) -> AbstractContextManager[None]:
+        return timed(stage, self._latencies, self._clock)
 
-    def _locate(self, located: Located, ir: Frame) -> None:
-        pair, rung = located.pair, located.rung
+    def _fuse(self, pair: FramePair, ir: Frame, rung: Rung) -> tuple[Image8, Image8, Mask, Registration]:
+        """The fused picture, the registered infrared, where that is valid, and the field used."""
         with span("luma"):
-            y = located.y = luma(pair.vis.image)
+            y = luma(pair.vis.image)
         epochs = (ir.epoch, pair.vis.epoch)
         if self._temporal.look(ir.image, y, t_ns=pair.t_capture, epochs=epochs) is not None:
-            located.fresh = True
+            self._fuser.reset()
             if self._motion is not None:
                 self._motion.reset()
-        calibration = located.calibration = self._rig(ir.image, y)
-        if rung not in (Rung.FULL, Rung.REFINE):
-            located.registration = self._temporal.unregistered(rung)
-            return
-        self._register(located, ir, y, calibration)
-        if self._motion is not None:
-            with self._timed("motion", located):
-                moved = self._motion.compensate(pair, y, located.registration, calibration)
-            if moved is not None:
-                located.moved, located.fused_y = moved, None
-                located.about["motion"] = moved.describe()
+        calibration = self._rig(ir.image, y)
+        fused_y: Image8 | None = None
+        if rung in (Rung.FULL, Rung.REFINE):
+            registration, fused_y = self._register(ir, y, calibration, pair.t_capture, rung)
+        else:
+            registration = self._temporal.unregistered(rung)
+        if self._motion is not None and rung in (Rung.FULL, Rung.REFINE):
+            with self._timed("motion"):
+                self._moved = self._motion.compensate(pair, y, registration, calibration)
+        shape = (y.shape[0], y.shape[1])
+        with self._timed("warp"):
+            if self._moved is None:
+                registered, valid = warp_infrared(ir.image, registration, calibration, shape)
+            else:
+                registered, valid = self._moved.warped(registration, calibration, shape)
+                fused_y = None
+        if registration.status is Status.OFF:
+            return pair.vis.image, registered, valid, registration
+        with self._timed("fuse"):
+            if fused_y is None:
+                fused_y = self._fuser.fuse(registered, y, valid=valid)
+            if not valid.all():
+                fused_y = np.where(valid > 0, fused_y, y)
+        with self._timed("colour"):
+            image = replace_luma(pair.vis.image, fused_y)
+        return image, registered, valid, registration
 
-    def _register(self, located: Located, ir: Frame, y: Image8, calibration: RigCalibration) -> None:
+    def _register(
+        self, ir: Frame, y: Image8, calibration: RigCalibration, t_ns: int, rung: Rung
+    ) -> tuple[Registration, Image8 | None]:
         """The field to use, and the fused luma when a joint model made it with that field."""
-        with self._timed("calibrate", located):
+        with self._timed("calibrate"):
             ir_in_vis, ir_valid = calibration.bring_infrared(ir.image)
         fused: tuple[Registration, Image8] | None = None
 
@@ -338,40 +315,18 @@ class Worker:
             fused = self._joint.register_and_fuse(ir_in_vis, y, valid=ir_valid, prior=prior)
             return fused[0]
 
-        with self._timed("register", located):
-            registration = located.registration = self._temporal.register(
+        with self._timed("register"):
+            registration = self._temporal.register(
                 ir_in_vis,
                 y,
                 run,
                 lambda: search(self._registrar, ir_in_vis, y, valid=ir_valid),
-                t_ns=located.pair.t_capture,
+                t_ns=t_ns,
                 valid=ir_valid,
-                rung=located.rung,
+                rung=rung,
             )
-        if fused is not None and registration.status is Status.OK and registration.flow is fused[0].flow:
-            located.fused_y = fused[1]
-
-    def _render(
-        self, located: Located, ir: Frame, calibration: RigCalibration
-    ) -> tuple[Image8, Image8, Mask]:
-        """The fused picture, the registered infrared, and where that is valid."""
-        visible, y, registration = located.pair.vis.image, located.y, located.registration
-        shape = (y.shape[0], y.shape[1])
-        with self._timed("warp", located):
-            if located.moved is None:
-                registered, valid = warp_infrared(ir.image, registration, calibration, shape)
-            else:
-                registered, valid = located.moved.warped(registration, calibration, shape)
-        if registration.status is Status.OFF:
-            return visible, registered, valid
-        with self._timed("fuse", located):
-            fused_y = located.fused_y
-            if fused_y is None:
-                fused_y = self._fuser.fuse(registered, y, valid=valid)
-            if not valid.all():
-                fused_y = np.where(valid > 0, fused_y, y)
-        with self._timed("colour", located):
-            return replace_luma(visible, fused_y), registered, valid
+        used = fused is not None and registration.status is Status.OK and registration.flow is fused[0].flow
+        return registration, fused[1] if fused is not None and used else None
 
     def _rig(self, ir: Image8, y: Image8) -> RigCalibration:
         """The rig's calibration, or the plain resize while there is none."""

@@ -49,22 +49,20 @@ def test_a_profiled_run_shows_every_stage_on_its_thread(tmp_path: Path) -> None:
     spans = by_thread(trace)
     for stream in ("ir", "vis"):
         assert {"read", "decode", "to_rgb", "condition"} <= spans[f"streamfuse-read-{stream}"].keys()
-    locating, rendering = spans["MainThread"], spans["streamfuse-render_0"]
-    assert {"pair", "locate", "calibrate", "register", "maps", "correlate", "fit"} <= locating.keys()
-    assert {"render", "warp", "fuse", "colour"} <= rendering.keys()
+    fusing = spans["MainThread"]
+    assert {"pair", "calibrate", "register", "maps", "correlate", "fit", "warp", "colour"} <= fusing.keys()
     assert {"to_yuv", "encode", "write"} <= spans["streamfuse-sink-file"].keys()
     whole = spans["streamfuse-sink-file"]["sink.file"]
-    assert [event["args"]["frame"] for event in whole] == list(range(len(locating["register"])))
+    assert [event["args"]["frame"] for event in whole] == list(range(len(fusing["register"])))
     assert len(whole) >= 4
 
     logged = [json.loads(line)["latencies_ns"] for line in log.read_text().splitlines()]
-    for thread, stages in ((locating, ("calibrate", "register")), (rendering, ("warp", "fuse", "colour"))):
-        for stage in stages:
-            shown = [event["dur"] for event in thread[stage]]
-            assert shown == pytest.approx([line[stage] / 1000 for line in logged])
-    for thread, outer_name, inner_name in ((locating, "locate", "register"), (rendering, "render", "fuse")):
-        assert all(0 < event["tdur"] <= event["dur"] + 1000 for event in thread[outer_name])
-        for outer, inner in zip(thread[outer_name], thread[inner_name], strict=True):
+    for stage in ("calibrate", "register", "warp", "fuse", "colour", "register_and_fuse"):
+        shown = [event["dur"] for event in fusing[stage]]
+        assert shown == pytest.approx([line[stage] / 1000 for line in logged])
+    assert all(0 < event["tdur"] <= event["dur"] + 1000 for event in fusing["register_and_fuse"])
+    for inner_name in ("register", "fuse"):
+        for outer, inner in zip(fusing["register_and_fuse"], fusing[inner_name], strict=True):
             assert (
                 outer["ts"] <= inner["ts"] < inner["ts"] + inner["dur"] <= outer["ts"] + outer["dur"] + 1e-3
             )

@@ -1,7 +1,5 @@
 """One pair after the other: what is used when a field is not trusted, and what the result looks like."""
 
-from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,9 +11,7 @@ from streamfuse.config import Component, WorkerOptions
 from streamfuse.errors import ConfigError
 from streamfuse.frame import Frame, FramePair, Image8, Registration, Rung, Status
 from streamfuse.fusion.maximum import MaximumFuser
-from streamfuse.pipeline.overlap import OverlappedWorker
 from streamfuse.registration.none import NoneRegistrar
-from streamfuse.registration.temporal import Event
 from streamfuse.worker import Worker
 
 GOOD = Registration(status=Status.OK, confidence=0.9, matrix=np.array([[1, 0, 2.0], [0, 1, 0], [0, 0, 1]]))
@@ -39,16 +35,12 @@ class Script:
         return self.answers[self._answer]
 
 
-class Searched(Script):
-    """Searches in three pieces, and gets ready when asked to."""
+class Prepared(Script):
+    """Gets ready when asked to."""
 
     def __init__(self, *answers: Registration) -> None:
         super().__init__(*answers)
         self.prepared: list[tuple[tuple[int, int], str]] = []
-
-    def search(self, ir: Image8, vis: Image8, *, valid: Any = None) -> Iterator[Registration | None]:
-        yield from (None, None)
-        yield self.answers[self._answer]
 
     def prepare(self, shape: tuple[int, int], *, backend: str) -> str:
         self.prepared.append((shape, backend))
@@ -176,43 +168,9 @@ def test_a_cuda_device_that_is_not_there_is_refused() -> None:
         )
 
 
-def test_two_pairs_at_a_time_give_what_one_after_the_other_gives() -> None:
-    """Among them a key frame, whose search goes on beside the three after it."""
-    good = replace(GOOD, warm=True)
-    answers = (good, BAD, good, OFF, good, good, good, good, good)
-    pairs = [pair(t_ms=40 * i) for i in range(len(answers))]
-    alone = make_worker(Searched(*answers), key_interval=4)
-    two = OverlappedWorker(make_worker(Searched(*answers), key_interval=4))
-    asked: dict[str, Any] = {"dropped": {}, "rung": Rung.FULL, "rung_reason": ""}
-    expected = [alone.submit(p, seq=i, **asked)[0] for i, p in enumerate(pairs)]
-    assert [i for i, frame in enumerate(expected) if Event.KEY_FRAME in frame.registration.events] == [4, 8]
-    found = [frame for i, p in enumerate(pairs) for frame in two.submit(p, seq=i, **asked)]
-    assert [frame.seq for frame in found] == list(range(8)), "the last one is under way"
-    found += two.drain()
-    assert two.drain() == []
-    two.close()
-    for one, other in zip(expected, found, strict=True):
-        np.testing.assert_array_equal(one.image, other.image)
-        assert (one.seq, one.status, one.confidence) == (other.seq, other.status, other.confidence)
-        assert one.registration.events == other.registration.events
-        assert one.latencies_ns.keys() == other.latencies_ns.keys()
-
-
 def test_what_a_model_does_beforehand_is_done_for_the_visible_size() -> None:
-    script = Searched(GOOD)
-    worker = OverlappedWorker(make_worker(script))
+    script = Prepared(GOOD)
+    worker = make_worker(script)
     assert worker.prepare(ir_size=(32, 24), vis_size=(64, 48)) == "openvino"
     assert script.prepared == [((48, 64), "auto")]
     assert script.priors == []
-    worker.close()
-
-
-def test_trouble_while_rendering_comes_to_whoever_submits() -> None:
-    worker = make_worker(Script(GOOD, GOOD))
-    two = OverlappedWorker(worker)
-    worker._fuser = None
-    asked: dict[str, Any] = {"dropped": {}, "rung": Rung.FULL, "rung_reason": ""}
-    assert two.submit(pair(0), seq=0, **asked) == []
-    with pytest.raises(AttributeError):
-        two.submit(pair(40), seq=1, **asked)
-    two.close()

@@ -33,9 +33,6 @@ MEMORY_PERIOD_NS = NS_PER_S
 SETTLED_S = 60.0
 """Allocators go on filling their pools for a while: growth is told of what comes after, if that is longer."""
 
-HALVES = ("locate", "render")
-"""Spans of a worker's two threads that together are the work on a frame."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
@@ -164,19 +161,11 @@ def run_here(tree: Mapping[str, Any]) -> RunResult:
 
 
 def _stages(trace: Path, *, after_ns: int) -> dict[str, dict[str, float]]:
-    """Percentiles of every span that began after a moment, and of both halves of the work on a frame."""
+    """Percentiles of every span that began after a moment."""
     spans: dict[str, list[tuple[float, float]]] = {}
-    halves: dict[int, tuple[float, float]] = {}
     for event in json.loads(trace.read_text()):
-        if event["ph"] != "X" or event["ts"] * 1000 < after_ns:
-            continue
-        wall, processor = event["dur"] / 1000, event["tdur"] / 1000
-        spans.setdefault(event["name"], []).append((wall, processor))
-        if event["name"] in HALVES:
-            before = halves.get(event["args"]["frame"], (0.0, 0.0))
-            halves[event["args"]["frame"]] = before[0] + wall, before[1] + processor
-    if halves:
-        spans["register_and_fuse"] = list(halves.values())
+        if event["ph"] == "X" and event["ts"] * 1000 >= after_ns:
+            spans.setdefault(event["name"], []).append((event["dur"] / 1000, event["tdur"] / 1000))
     return {
         name: {
             f"{kind}p{p}": round(float(np.percentile([pair[i] for pair in pairs], p)), 3)

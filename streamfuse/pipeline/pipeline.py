@@ -28,13 +28,12 @@ from streamfuse.pipeline.core import FusionCore
 from streamfuse.pipeline.live import LiveRunner, decide_live
 from streamfuse.pipeline.offline import run_offline
 from streamfuse.pipeline.offset import LiveOffset, OffsetInUse, described, measure_recording
-from streamfuse.pipeline.overlap import OverlappedWorker
 from streamfuse.pipeline.read_ahead import ReadAhead
 from streamfuse.pipeline.sink_runner import SinkRunner, WindowRunner
 from streamfuse.pipeline.statistics import Report, Statistics
 from streamfuse.sinks import SINKS
 from streamfuse.threads import use_threads
-from streamfuse.worker import Worker, make_worker
+from streamfuse.worker import make_worker
 
 if TYPE_CHECKING:
     from streamfuse.device.share import DeviceShare
@@ -79,7 +78,7 @@ class Pipeline:
             config.pipeline.mode, {stream: reader.live for stream, reader in self._readers.items()}
         )
         self._calibration = None if config.calibration is None else RigCalibration.load(config.calibration)
-        worker = self._worker = make_worker(
+        self._worker = make_worker(
             config.registration,
             config.fusion,
             calibration=self._calibration,
@@ -89,9 +88,6 @@ class Pipeline:
             share=share,
             clock=self._clock,
         )
-        self._overlapped: OverlappedWorker | None = None
-        if isinstance(worker, Worker) and not self.live:
-            self._worker = self._overlapped = OverlappedWorker(worker)
         self._runners: list[SinkRunner] = []
         self._windows: list[WindowRunner] = []
         self._make_sinks(config.sinks)
@@ -338,8 +334,6 @@ class Pipeline:
                     break
         finally:
             core.finish()
-            if self._overlapped is not None:
-                self._overlapped.close()
             for thread in ahead.values():
                 thread.close()
             self._close_readers()

@@ -4,11 +4,16 @@ Cold, the coarse stage finds the affine part and the broad bend over a wide sear
 that and the fine stage finds the rest. Warm, the prior field takes the place of the coarse stage and holds
 the fit as well.
 Everything happens on the working picture; the field is evaluated at full size from its coefficients.
+
+On a CPU with a core to spare a second thread looks at the visible picture while the first one warps the
+infrared and looks at that; only matching waits for both. What is searched beside later frames goes on there
+as well.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import cv2
 import numpy as np
@@ -29,7 +34,9 @@ from streamfuse.registration.registrar import Search
 from streamfuse.registration.working import normalise, pixel_grid, sample, to_working
 from streamfuse.registry import Options
 from streamfuse.spans import span
+from streamfuse.threads import available_cores
 
+T = TypeVar("T")
 StageName = Literal["coarse", "fine"]
 MIN_SIDE = 32
 """Pixels: below this there are too few cells to fit a field to."""
@@ -148,7 +155,9 @@ class LiveRegistrar:
         self.options = options
         self.device = device
         self.network = network.eval()
-        self._reduced = reduced_precision(options.precision, device)
+        self._thread: ThreadPoolExecutor | None = None
+        if device == "cpu" and available_cores() > 1:
+            self._thread = ThreadPoolExecutor(1, "streamfuse-visible")
         self._stages: dict[StageName, Stage] = {"coarse": network.coarse, "fine": network.fine}
         self._penalties = {
             "coarse": network.coarse_penalty.detach().cpu(),
@@ -188,9 +197,15 @@ class LiveRegistrar:
         return self.registration(self.attempt(ir, vis, valid=valid, prior=prior), ir.shape)
 
     def search(self, ir: Image8, vis: Image8, *, valid: Mask | None = None) -> Search:
-        """See `PiecewiseRegistrar`: 4 pieces, 3 for each of `passes`, at most a third of a warm pass long."""
-        for attempt in self._pieces(ir, vis, valid):
-            yield None if attempt is None else self.registration(attempt, ir.shape)
+        """See `PiecewiseRegistrar`: 2 pieces, 3 for each of `passes`, each a third of a warm pass long and
+        done from one step to the next."""
+        pieces = self._pieces(ir, vis, valid, self._at_once)
+        attempt: Attempt | None = None
+        while attempt is None:
+            under_way = self._beside(lambda: next(pieces))
+            yield None
+            attempt = under_way.result()
+        yield self.registration(attempt, ir.shape)
 
     def registration(self, attempt: Attempt, shape: tuple[int, ...]) -> Registration:
         """The field of an attempt for pictures of this shape."""
@@ -211,39 +226,42 @@ class LiveRegistrar:
         self, ir: Image8, vis: Image8, *, valid: Mask | None = None, prior: Registration | None = None
     ) -> Attempt:
         """As `register`, before the field is evaluated."""
-        *_, found = self._pieces(ir, vis, valid, prior)
+        *_, found = self._pieces(ir, vis, valid, self._beside, prior)
         assert found is not None
         return found
 
     @torch.inference_mode()
     def _pieces(
-        self, ir: Image8, vis: Image8, valid: Mask | None, prior: Registration | None = None
+        self,
+        ir: Image8,
+        vis: Image8,
+        valid: Mask | None,
+        beside: Callable[[Callable[[], Any]], Future[Any]],
+        prior: Registration | None = None,
     ) -> Iterator[Attempt | None]:
         """All the work on a pair; None where another frame's work may come between, in the end what came of
-        it."""
+        it. beside: has the visible picture looked at, in the order of the calls."""
         if ir.shape != vis.shape or ir.ndim != 2 or min(ir.shape) < MIN_SIDE:
             raise DataError(
                 f"registration needs grey pictures of one size of at least {MIN_SIDE} x {MIN_SIDE}, "
                 f"got infrared {ir.shape} and visible {vis.shape}"
             )
         geometry = self._at(ir.shape)
-        infrared, visible = (to_working(picture, geometry.working) for picture in (ir, vis))
+        fixed = beside(lambda: normalise(to_working(vis, geometry.working)))
+        infrared = to_working(ir, geometry.working)
         if valid is None or cv2.countNonZero(valid) == valid.size:
             seen = np.full(geometry.working, 255, np.uint8)
         else:
             seen = to_working(valid, geometry.working)
-        fixed = normalise(visible)
         known = None
         if prior is None:
-            features = self._encode("coarse", "vis", fixed)
-            yield None
+            features = beside(lambda: self._encode("coarse", "vis", fixed.result()))
             moving = self._encode("coarse", "ir", normalise(infrared))
             yield None
-            start = self._first_fit(geometry, self._match("coarse", moving, features, seen))
-            yield None
+            start = self._first_fit(geometry, self._match("coarse", moving, features.result(), seen))
         else:
             start, known = geometry.from_registration(prior), geometry.known(prior)
-        features = self._encode("fine", "vis", fixed)
+        features = beside(lambda: self._encode("fine", "vis", fixed.result()))
         for _ in range(self.options.passes if prior is None else 1):
             yield None
             flow = geometry.working_flow(start)
@@ -252,7 +270,7 @@ class LiveRegistrar:
             mask = sample(seen, at, border=cv2.BORDER_CONSTANT)
             moving = self._encode("fine", "ir", normalise(warped))
             yield None
-            matches = self._match("fine", moving, features, mask)
+            matches = self._match("fine", moving, features.result(), mask)
             yield None
             precision = matches.precision.cpu()
             found = _merge(matches.mean.cpu())
@@ -287,12 +305,24 @@ class LiveRegistrar:
             fit = geometry.coarse(mean, precision, log_penalty=self._penalties["coarse"])
         return fit.coefficients
 
+    def _beside(self, work: Callable[[], T]) -> Future[T]:
+        """Have it done on the second thread, after what was given to that before."""
+        return self._at_once(work) if self._thread is None else self._thread.submit(work)
+
+    @staticmethod
+    def _at_once(work: Callable[[], T]) -> Future[T]:
+        done: Future[T] = Future()
+        done.set_result(work())
+        return done
+
+    @torch.inference_mode()
     def _encode(self, stage: StageName, modality: Stream, plane: npt.NDArray[np.float32]) -> Tensor:
-        with span("features"), self._reduced:
+        # A context of its own for each call: one that two threads are in mixes up what was before.
+        with span("features"), reduced_precision(self.options.precision, self.device):
             return self._parts[f"{stage} {modality}"](self._tensor(plane))
 
     def _match(self, stage: StageName, ir: Tensor, vis: Tensor, seen: Mask) -> Matches:
-        with span("match"), self._reduced:
+        with span("match"), reduced_precision(self.options.precision, self.device):
             return self._stages[stage].match(ir, vis, self._mask(seen))
 
     def _tensor(self, plane: npt.NDArray[np.float32]) -> Tensor:

@@ -45,7 +45,8 @@ Search = Iterator[Registration | None]
 
 @runtime_checkable
 class PiecewiseRegistrar(Protocol):
-    """A registrar whose cold pass can be spread over frames, each piece shorter than half a warm pass."""
+    """A registrar whose cold pass can be spread over frames, each piece shorter than half a warm pass. It may
+    do them on a thread of its own, between the steps."""
 
     def search(self, ir: Image8, vis: Image8, *, valid: Mask | None = None) -> Search:
         """What `register` finds without a prior. The pictures must stay as they are until it is found."""

@@ -5,7 +5,7 @@ guard says that the past does not continue: a scene cut in either stream, a gap 
 source, a field too old. A warm result of low confidence is tried again cold, at growing intervals while that
 fails too. A narrow search cannot find out by itself that it is locked into a wrong field, so every
 `key_interval`-th frame is a key frame: refined like any other, and searched cold as well, a piece of that
-beside each of the frames after it, for all at once would make one frame late. What the search has found in
+after each frame from then on, for all at once would make one frame late. What the search has found in
 the end is compared with the field in use, where they differ, on the pictures of the frame then at hand
 (`comparison`), and the better explanation is where that frame starts from.
 
@@ -116,6 +116,7 @@ class TemporalRegistration:
         self._doubted = False
         self._since_key = 0
         self._search: Search | None = None
+        self._searched: Registration | None = None
         self._wait = self._next_wait = 0
 
     def look(self, ir: Image8, vis: Image8, *, t_ns: int, epochs: tuple[int, int]) -> Event | None:
@@ -207,19 +208,21 @@ class TemporalRegistration:
             self._filter.restart(cold, vis.shape)
             return cold, (self._cause, Event.OVERRULED)
         events: tuple[Event, ...] = ()
-        better = self._overruling(prior, ir, vis, valid)
-        if better is not None:
-            self._filter.restart(better, vis.shape)
-            prior, events = better, (*events, Event.OVERRULED)
+        searched, self._searched = self._searched, None
+        if searched is not None and self._overrules(searched, prior, ir, vis, valid):
+            self._filter.restart(searched, vis.shape)
+            prior, events = searched, (*events, Event.OVERRULED)
         self._since_key += 1
         warm = run(prior)
-        if self._usable(warm):
+        usable = self._usable(warm)
+        due = self._since_key >= self._options.key_interval
+        if usable and due and self._search is None and warm.warm:
+            self._since_key = 0
+            self._search = search()
+            events += (Event.KEY_FRAME,)
+        self._go_on_searching()
+        if usable:
             self._wait = self._next_wait = 0
-            due = self._since_key >= self._options.key_interval
-            if due and self._search is None and warm.warm:
-                self._since_key = 0
-                self._search = search()
-                events += (Event.KEY_FRAME,)
             return warm, events
         if self._wait > 0:
             self._wait -= 1
@@ -228,15 +231,12 @@ class TemporalRegistration:
         cold = run(None)
         return (cold if cold.confidence > warm.confidence else warm), (*events, Event.LOW_CONFIDENCE)
 
-    def _overruling(
-        self, held: Registration, ir: Image8, vis: Image8, valid: Mask | None
-    ) -> Registration | None:
-        """Go on with the key frame's search by one piece: the field it ends in, if that is to overrule."""
-        found = None if self._search is None else next(self._search)
-        if found is None:
-            return None
-        self._search = None
-        return found if self._overrules(found, held, ir, vis, valid) else None
+    def _go_on_searching(self) -> None:
+        """One more piece of the key frame's search, if one is under way: a registrar with a thread to spare
+        does it while the frame is fused."""
+        self._searched = None if self._search is None else next(self._search)
+        if self._searched is not None:
+            self._search = None
 
     def _overrules(
         self, found: Registration, held: Registration, ir: Image8, vis: Image8, valid: Mask | None
