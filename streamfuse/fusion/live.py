@@ -14,10 +14,11 @@ import torch
 from pydantic import Field
 
 from streamfuse.frame import Image8, Mask
+from streamfuse.fusion.live_composition import LiveComposition
 from streamfuse.fusion.overlap import prepare_infrared
-from streamfuse.nn.live_fusion import LiveFusion
+from streamfuse.nn.live_fusion import LiveFusion, shares
 from streamfuse.nn.models import load_model
-from streamfuse.nn.precision import Precision, reduced_precision
+from streamfuse.nn.precision import Precision, is_reduced
 from streamfuse.registry import Options
 
 FOLLOW = 0.25
@@ -46,26 +47,25 @@ class LiveFuser:
     def __init__(self, options: LiveOptions, *, device: str = "cpu") -> None:
         network = load_model(LiveFusion.NAME, weights=options.weights, device=device)
         assert isinstance(network, LiveFusion)
-        self._network, self._device = network, device
-        self._reduced = reduced_precision(options.precision, device)
+        dtype = torch.bfloat16 if is_reduced(options.precision, device) else torch.float32
+        self._network = network.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._device = device
+        self._composition: LiveComposition | None = None
         self._decided: torch.Tensor | None = None
         self._before: Image8 | None = None
 
     @torch.inference_mode()
     def fuse(self, ir: Image8, vis: Image8, *, valid: Mask | None = None) -> Image8:
         ir = prepare_infrared(ir, vis, valid)
-        a, b = (
-            torch.tensor(image, dtype=torch.float32, device=self._device)[None, None] / 255
-            for image in (ir, vis)
-        )
-        means, gradients = self._network.look(a, b)
-        with self._reduced:
-            decided = self._network.decide(means, gradients).float()
+        composition = self._composition
+        if composition is None or composition.shape != vis.shape:
+            composition = self._composition = LiveComposition((vis.shape[0], vis.shape[1]))
+        seen = [torch.from_numpy(x)[None].to(self._device) for x in composition.look(ir, vis)]
+        decided = self._network.decide(*seen).float()
         if self._decided is not None and self._decided.shape == decided.shape:
             decided = torch.lerp(self._decided, decided, FOLLOW)
         self._decided = decided
-        fused = self._network.compose(a, b, means, decided)[0, 0]
-        return self._calm(np.asarray((fused * 255).round_().byte().cpu().numpy(), np.uint8))
+        return self._calm(composition.compose(shares(decided)[0].cpu().numpy()))
 
     def _calm(self, fused: Image8) -> Image8:
         before = self._before

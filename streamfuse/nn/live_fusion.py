@@ -45,9 +45,10 @@ LEAST_COLD = 0.05
 """Share of the surroundings that is known to be cold, at least, before it tells their brightness."""
 DROP = 20 / 255
 """Darker than the maximum by more, on average, a copy of the visible is a hole: there it is lifted."""
-TIE = 4 / 255
-"""Sources that differ by less, 3 grey levels at most, look the same: then the one is copied that is seen less
-in the picture as a whole, which is worth one percent of its mutual information."""
+TIE = 4.25 / 255
+"""Sources that differ by less, 4 grey levels at most, look the same: then the one is copied that is seen less
+in the picture as a whole, which is worth one percent of its mutual information. Not a whole number of levels,
+or the rounding of floats would decide."""
 TIE_SLOPE = 4.0
 """Of that preference over the share of the picture where the visible is brighter: full from a quarter away
 from half, none at half, so that it drifts and never jumps."""
@@ -60,7 +61,8 @@ EDGE = 4.0
 """Steepness of the change-over between cells: 2 pixels wide, as a pixel in between is no copy."""
 
 
-def _share(x: Tensor) -> Tensor:
+def shares(x: Tensor) -> Tensor:
+    """What is decided as shares, 0..1."""
     return (STRETCH * torch.sigmoid(x) - (STRETCH - 1) / 2).clamp(0, 1)
 
 
@@ -116,14 +118,14 @@ class LiveFusion(Network):
         vis_lost = _mean(brighter_cells - vis_cells, LOW)
         ir_lost = _mean(cold * (brighter_cells - ir_cells), LOW) / _mean(cold, LOW).clamp_min(LEAST_COLD)
         hidden = _mean(cold * F.relu(vis_cells - ir_cells), WIDE) / _mean(cold, WIDE).clamp_min(LEAST_COLD)
-        shares = _share(decided)
+        share = shares(decided)
         maps = torch.cat(
             [
-                EDGE * (shares[:, :2] - 0.5) + 0.5,
+                EDGE * (share[:, :2] - 0.5) + 0.5,
                 F.relu(vis_lost - DROP),
                 ir_lost,
                 -around * WARM_SLOPE - WARM_START,
-                shares[:, 2:] * (1 + hidden),
+                share[:, 2:] * (1 + hidden),
             ],
             1,
         )
@@ -156,6 +158,7 @@ class LiveFusion(Network):
         levels = torch.log(gradients / GRADIENT_FLOOR + 1)
         seen = torch.cat([means - 0.5, levels - 1], 1)
         whole = torch.cat([seen.mean((2, 3)), _visible_wins(means)[:, :, 0, 0] - 0.5], 1)
+        seen, whole = (x.to(self.enter.weight.dtype) for x in (seen, whole))
         x = self.down(F.relu(self.enter(seen))) + self.whole(whole)[:, :, None, None]
         for conv in self.trunk:
             x = x + conv(F.relu(x))
