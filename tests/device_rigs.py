@@ -73,8 +73,9 @@ def through(worker: FrameWorker, clip_pairs: Iterable[FramePair], **how: Any) ->
 
 
 def assert_same(cpu: FusedFrame, device: FusedFrame, *, decided: bool = False) -> None:
-    """Means within a tenth of a grey level; luma within 2 but for a pixel in a thousand on steep edges, 4
-    there; a colour that hardly leaves the cube may be cut off in one and drawn to grey in the other.
+    """Means within a tenth of a grey level; luma within 2 but for a pixel in a thousand on steep edges, 8
+    there, as positions are rounded to 1/32 px, once this way and once that; a colour that hardly leaves the
+    cube may be cut off in one and drawn to grey in the other.
 
     decided: whether a pixel is moved was decided by fields that are not quite the same: those few are free.
     """
@@ -87,7 +88,7 @@ def assert_same(cpu: FusedFrame, device: FusedFrame, *, decided: bool = False) -
         assert decided or difference.max() <= 16
     lumas = [colour.luma(frame.image).astype(int) for frame in (cpu, device)]
     assert np.percentile(np.abs(lumas[0] - lumas[1]), 99.9) <= 2
-    assert decided or np.abs(lumas[0] - lumas[1]).max() <= 4
+    assert decided or np.abs(lumas[0] - lumas[1]).max() <= 8
     assert (cpu.valid != device.valid).mean() < 1e-3
     if cpu.registration.flow is not None:
         assert device.registration.flow is not None

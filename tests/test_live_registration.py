@@ -24,7 +24,8 @@ from streamfuse.nn.live_registration import (
     working_shape,
 )
 from streamfuse.registration.fit import SplineFit, evidence, holding, supported
-from streamfuse.registration.live import LiveOptions, LiveRegistrar, stage_fit
+from streamfuse.registration.live import LiveOptions, LiveRegistrar
+from streamfuse.registration.live_geometry import stage_fit
 from streamfuse.registration.warp import warp_infrared
 from streamfuse.registration.working import FLOOR, LIMIT, WINDOW, normalise, pixel_grid, sample, to_working
 

@@ -16,20 +16,100 @@ from streamfuse.nn.live_registration import LiveRegistration, Matches, StageConf
 from streamfuse.nn.network import Network
 from streamfuse.nn.precision import Precision, is_reduced
 from streamfuse.registration.fit import LEAST_RENEWED, Fit, evidence, holding, supported
-from streamfuse.registration.live import Geometry
+from streamfuse.registration.live_geometry import Geometries, Geometry
 
 
 class Scene(NamedTuple):
-    """Working pictures: infrared and where it was seen (0..255), and the visible normalised."""
+    """Pictures at full size, one row of a batch a rig: infrared, where it was seen (0..255), visible luma."""
 
     ir: Tensor
     seen: Tensor
     vis: Tensor
 
 
+class Refined(NamedTuple):
+    """Coefficients on the working picture, the cells' information (B, h, w), the share that is new, trust."""
+
+    coefficients: Tensor
+    information: Tensor
+    renewed: Tensor
+    trust: Tensor
+
+
+class WorkingPicture:
+    """All that is done on one of the registrar's working pictures."""
+
+    def __init__(
+        self, geometry: Geometry, network: LiveRegistration, *, precision: Precision, device: torch.device
+    ) -> None:
+        self._network = network
+        self._unit = geometry.unit
+        # Weights cast once and cached would live in the memory of the graph that happened to cast them.
+        self._autocast: AbstractContextManager[object] = (
+            torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
+            if is_reduced(precision, str(device))
+            else nullcontext()
+        )
+        shrinks = geometry.working[0] < geometry.full[0]
+        how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        self._to_working = Resize(geometry.full, geometry.working, how, device=device)
+        self._normalise = Normalise(geometry.working, device=device)
+        self._fits = {
+            "coarse": _fit(geometry.working, network.config.coarse, network.coarse_penalty, device),
+            "fine": _fit(geometry.working, network.config.fine, network.fine_penalty, device),
+        }
+        self._penalties = {
+            "coarse": network.coarse_penalty.detach(),
+            "fine": network.fine_penalty.detach(),
+        }
+        self._rows = geometry.working_rows.to(device)
+        self._columns = geometry.working_columns.to(device)
+        self._pixels, self._cells = (
+            torch.from_numpy(places)[None].to(device) for places in (geometry.pixels, geometry.cells)
+        )
+
+    def of(self, scene: Scene) -> Scene:
+        """Working pictures, the visible one normalised."""
+        return Scene(
+            self._to_working(scene.ir),
+            self._to_working(scene.seen),
+            self._normalise(self._to_working(scene.vis)),
+        )
+
+    def first(self, scene: Scene) -> Tensor:
+        """Coefficients from the coarse stage. scene: as `of` gives it."""
+        matches = self._match("coarse", scene.ir, scene.vis, scene.seen)
+        fit: Fit = self._fits["coarse"](
+            matches.mean, matches.precision, log_penalty=self._penalties["coarse"]
+        )
+        return fit.coefficients
+
+    def refined(self, scene: Scene, start: Tensor, known: Tensor | None) -> Refined:
+        """A pass of the fine stage. known: how well the field is known that it starts from."""
+        flow = self._rows @ start @ self._columns.T
+        at = self._pixels + flow.permute(0, 2, 3, 1)
+        warped = whole(pull(scene.ir, at, "bilinear"))
+        mask = whole(pull(scene.seen, at, "bilinear", border="zeros"))
+        matches = self._match("fine", warped, scene.vis, mask)
+        held = None if known is None else (start, holding(known, matches.precision))
+        there = pull(flow, self._cells + matches.mean.permute(0, 2, 3, 1), "bilinear")
+        fit = self._fits["fine"](
+            matches.mean + there, matches.precision, log_penalty=self._penalties["fine"], prior=held
+        )
+        support = supported(fit, matches.precision, known)
+        rests_on = evidence(fit, matches.precision * self._unit, support.information * self._unit)
+        trust = torch.sigmoid(self._network.confidence(rests_on))[:, 0]
+        return Refined(fit.coefficients, support.information, support.renewed, trust)
+
+    def _match(self, stage: Literal["coarse", "fine"], ir: Tensor, vis: Tensor, seen: Tensor) -> Matches:
+        with self._autocast:
+            matches: Matches = self._network(ir=self._normalise(ir), vis=vis, valid=seen / 255, stage=stage)
+        return matches
+
+
 class LiveEstimator:
-    """See `Estimator`; a code is the spline coefficients of the working picture's field, then how well it is
-    known at each cell.
+    """See `Estimator`; a code is the spline coefficients of the field on the warm working picture, then how
+    well it is known at each cell.
 
     Args:
         shape: (H, W) of the visible picture. passes, precision: as of the registrar's options.
@@ -46,52 +126,38 @@ class LiveEstimator:
         precision: Precision,
         device: torch.device,
     ) -> None:
-        geometry = Geometry(shape, network)
-        self._network = network
+        geometries = Geometries(shape, network)
+        self._cold, self._warm = (
+            WorkingPicture(geometry, network, precision=precision, device=device)
+            for geometry in (geometries.cold, geometries.warm)
+        )
+        self._handover = geometries.handover.to(device)
         self._passes = passes
-        # Weights cast once and cached would live in the memory of the graph that happened to cast them.
-        self._autocast: AbstractContextManager[object] = (
-            torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
-            if is_reduced(precision, str(device))
-            else nullcontext()
-        )
-        shrinks = geometry.working[0] < shape[0]
-        how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        self._to_working = Resize(shape, geometry.working, how, device=device)
-        self._normalise = Normalise(geometry.working, device=device)
-        self._fits = {
-            "coarse": _fit(geometry.working, network.config.coarse, network.coarse_penalty, device),
-            "fine": _fit(geometry.working, network.config.fine, network.fine_penalty, device),
-        }
-        self._penalties = {
-            "coarse": network.coarse_penalty.detach(),
-            "fine": network.fine_penalty.detach(),
-        }
-        self._rows, self._columns = geometry.rows.to(device), geometry.columns.to(device)
-        self._working_rows = geometry.working_rows.to(device)
-        self._working_columns = geometry.working_columns.to(device)
-        self._to_full = geometry.to_full.to(device)
-        self._pixels, self._cells = (
-            torch.from_numpy(places)[None].to(device) for places in (geometry.pixels, geometry.cells)
-        )
-        self._splines = (2, geometry.fine.y.count, geometry.fine.x.count)
-        self._grid = geometry.fine.cells
+        warm = geometries.warm
+        self._rows, self._columns = warm.rows.to(device), warm.columns.to(device)
+        self._to_full = warm.to_full.to(device)
+        self._splines = (2, warm.fine.y.count, warm.fine.x.count)
+        self._grid = warm.fine.cells
         self.code_shape = (math.prod(self._splines) + math.prod(self._grid),)
 
     def look(self, ir: Tensor, vis: Tensor, seen: Tensor) -> Scene:
-        return Scene(
-            self._to_working(ir),
-            self._to_working(255 * seen.float()),
-            self._normalise(self._to_working(vis)),
-        )
+        return Scene(ir, 255 * seen.float(), vis)
 
     def cold(self, scene: Scene) -> Found:
-        matches = self._match("coarse", scene.ir, scene.vis, scene.seen)
-        fit = self._fits["coarse"](matches.mean, matches.precision, log_penalty=self._penalties["coarse"])
-        return self._refine(scene, fit.coefficients, None)
+        scene = self._cold.of(scene)
+        start = self._cold.first(scene)
+        for _ in range(self._passes):
+            found = self._cold.refined(scene, start, None)
+            start = found.coefficients
+        return self._found(
+            found._replace(
+                coefficients=self._handover.coefficients(found.coefficients),
+                information=self._handover.support(found.information),
+            )
+        )
 
     def warm(self, scene: Scene, code: Tensor, confidence: Tensor) -> Found:
-        return self._refine(scene, *self._parts(code))
+        return self._found(self._warm.refined(self._warm.of(scene), *self._parts(code)))
 
     def flow(self, code: Tensor) -> Tensor:
         return self._rows @ (self._parts(code)[0] * self._to_full) @ self._columns.T
@@ -101,32 +167,11 @@ class LiveEstimator:
         count = math.prod(self._splines)
         return code[:, :count].view(-1, *self._splines), code[:, count:].view(-1, *self._grid)
 
-    def _refine(self, scene: Scene, start: Tensor, known: Tensor | None) -> Found:
-        fit: Fit | None = None
-        for _ in range(self._passes if known is None else 1):
-            flow = self._working_rows @ start @ self._working_columns.T
-            at = self._pixels + flow.permute(0, 2, 3, 1)
-            warped = whole(pull(scene.ir, at, "bilinear"))
-            mask = whole(pull(scene.seen, at, "bilinear", border="zeros"))
-            matches = self._match("fine", warped, scene.vis, mask)
-            held = None if known is None else (start, holding(known, matches.precision))
-            there = pull(flow, self._cells + matches.mean.permute(0, 2, 3, 1), "bilinear")
-            fit = self._fits["fine"](
-                matches.mean + there, matches.precision, log_penalty=self._penalties["fine"], prior=held
-            )
-            start = fit.coefficients
-        assert fit is not None
-        support = supported(fit, matches.precision, known)
-        rests_on = evidence(fit, matches.precision, support.information)
-        trust = torch.sigmoid(self._network.confidence(rests_on))[:, 0]
-        code = torch.cat([start.flatten(1), support.information.flatten(1)], dim=1)
-        usable = torch.isfinite(trust) & torch.isfinite(code).all(dim=1) & (support.renewed >= LEAST_RENEWED)
-        return Found(code, trust, usable)
-
-    def _match(self, stage: Literal["coarse", "fine"], ir: Tensor, vis: Tensor, seen: Tensor) -> Matches:
-        with self._autocast:
-            matches: Matches = self._network(ir=self._normalise(ir), vis=vis, valid=seen / 255, stage=stage)
-        return matches
+    @staticmethod
+    def _found(refined: Refined) -> Found:
+        code = torch.cat([refined.coefficients.flatten(1), refined.information.flatten(1)], dim=1)
+        finite = torch.isfinite(refined.trust) & torch.isfinite(code).all(dim=1)
+        return Found(code, refined.trust, finite & (refined.renewed >= LEAST_RENEWED))
 
 
 def _fit(shape: tuple[int, int], config: StageConfig, log_penalty: Tensor, device: torch.device) -> DeviceFit:

@@ -103,9 +103,13 @@ class LiveConfig:
     )
 
 
-def working_shape(shape: tuple[int, int]) -> tuple[int, int]:
-    """(H, W) of the working picture of a camera picture: about WORKING_PIXELS, hardly ever enlarged."""
-    scale = min(1.0, math.sqrt(WORKING_PIXELS / (shape[0] * shape[1])))
+def working_shape(shape: tuple[int, int], *, detail: float = 1.0) -> tuple[int, int]:
+    """(H, W) of the working picture of a camera picture: about WORKING_PIXELS, hardly ever enlarged.
+
+    detail: so many times as many rows and columns. What the network finds is then as many times finer, until
+    what it can tell apart is finer than what the two cameras have in common.
+    """
+    scale = detail * min(1.0, math.sqrt(WORKING_PIXELS / (shape[0] * shape[1])))
     rows, columns = (max(2 * UNIT, UNIT * round(side * scale / UNIT)) for side in shape)
     return rows, columns
 

@@ -3,7 +3,8 @@
 Cold, the coarse stage finds the affine part and the broad bend over a wide search; the infrared is warped by
 that and the fine stage finds the rest. Warm, the prior field takes the place of the coarse stage and holds
 the fit as well.
-Everything happens on the working picture; the field is evaluated at full size from its coefficients.
+Everything happens on a working picture, cold on a finer one (`live_geometry`); the field is evaluated at full
+size from its coefficients.
 
 On a CPU with a core to spare a second thread looks at the visible picture while the first one warps the
 infrared and looks at that; only matching waits for both. What is searched beside later frames goes on there
@@ -23,25 +24,25 @@ from pydantic import Field
 from torch import Tensor
 
 from streamfuse.errors import DataError
-from streamfuse.frame import Flow, Image8, Mask, Registration, Status, Stream
+from streamfuse.frame import Image8, Mask, Registration, Status
 from streamfuse.nn.backend import Part, chosen, recorded_inputs
 from streamfuse.nn.backend_names import Backend, BackendName
-from streamfuse.nn.live_registration import LiveRegistration, Matches, Stage, StageConfig, working_shape
+from streamfuse.nn.live_registration import LiveRegistration, Matches, Stage
 from streamfuse.nn.models import load_model
 from streamfuse.nn.precision import Precision, is_reduced, reduced_precision
-from streamfuse.registration.fit import LEAST_RENEWED, SplineFit, evidence, holding, supported
+from streamfuse.registration.fit import LEAST_RENEWED, evidence, holding, supported
+from streamfuse.registration.live_geometry import Geometries, Geometry, interleaved
 from streamfuse.registration.registrar import Search
-from streamfuse.registration.working import normalise, pixel_grid, sample, to_working
+from streamfuse.registration.working import normalise, sample, to_working
 from streamfuse.registry import Options
 from streamfuse.spans import span
 from streamfuse.threads import available_cores
 
 T = TypeVar("T")
 StageName = Literal["coarse", "fine"]
+Start = Literal["cold", "warm"]
 MIN_SIDE = 32
 """Pixels: below this there are too few cells to fit a field to."""
-PRIOR_PRECISION = 0.1
-"""px^-2 per match, at full confidence: how well a field counts as known that does not say so itself."""
 
 
 class LiveOptions(Options):
@@ -65,8 +66,8 @@ class LiveOptions(Options):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """Coefficients of a field on the working picture, how well it is known at each cell (h, w), the share of
-    it that this frame decided, what it rests on, and trust in it, 0..1."""
+    """Coefficients of a field on the warm working picture, how well it is known at each of its cells (h, w),
+    the share of it that this frame decided, what it rests on, and trust in it, 0..1."""
 
     coefficients: Tensor
     support: Tensor
@@ -74,66 +75,6 @@ class Attempt:
     evidence: Tensor
     confidence: float
     warm: bool
-
-
-def positions(shape: tuple[int, int], config: StageConfig) -> Flow:
-    """Where the matches of a stage lie: float32 (h, w, 2), (x, y) in working pixels."""
-    pitch = config.cell * config.step
-    rows, columns = (-(-side // pitch) for side in shape)
-    return pixel_grid((rows, columns)) * pitch + np.float32((config.cell - 1) / 2)
-
-
-def stage_fit(
-    shape: tuple[int, int], config: StageConfig, *, device: torch.device | str = "cpu"
-) -> SplineFit:
-    """The fit that belongs to the matches of a stage."""
-    pitch = config.cell * config.step
-    rows, columns = (-(-side // pitch) for side in shape)
-    return SplineFit(shape, (rows, columns), pitch=pitch, offset=(config.cell - 1) / 2, device=device)
-
-
-class Geometry:
-    """Everything that depends on the size of the pictures alone."""
-
-    def __init__(self, full: tuple[int, int], network: LiveRegistration) -> None:
-        self.full = full
-        self.working = working_shape(full)
-        self.coarse = stage_fit(self.working, network.config.coarse)
-        self.fine = stage_fit(self.working, network.config.fine)
-        self.cells = positions(self.working, network.config.fine)
-        self.pixels = pixel_grid(self.working)
-        scale = [w / f for w, f in zip(self.working, full, strict=True)]
-        self.to_full = torch.tensor([1 / scale[1], 1 / scale[0]]).view(1, 2, 1, 1)
-        self.rows = self.fine.y.at((torch.arange(full[0]) + 0.5) * scale[0] - 0.5)
-        self.columns = self.fine.x.at((torch.arange(full[1]) + 0.5) * scale[1] - 0.5)
-        self.working_rows = self.fine.y.at(torch.arange(self.working[0]))
-        self.working_columns = self.fine.x.at(torch.arange(self.working[1]))
-        at_full = (self.cells + 0.5) / np.array(scale[::-1], np.float32) - 0.5
-        self.cells_in_full = np.ascontiguousarray(at_full, np.float32)
-
-    def working_flow(self, coefficients: Tensor) -> Flow:
-        """(H, W, 2) on the working picture."""
-        return _merge(self.working_rows @ coefficients @ self.working_columns.T)
-
-    def full_flow(self, coefficients: Tensor) -> Flow:
-        """(H, W, 2) at full size, in its pixels."""
-        return _merge(self.rows @ (coefficients * self.to_full) @ self.columns.T)
-
-    def from_registration(self, prior: Registration) -> Tensor:
-        """Coefficients of a field of the full-size picture."""
-        at = self.cells_in_full
-        flow: npt.NDArray[Any]
-        if prior.matrix is not None:
-            flow = cv2.perspectiveTransform(at.reshape(1, -1, 2), prior.matrix).reshape(at.shape) - at
-        else:
-            flow = sample(prior.flow, at)
-        return self.fine.project(torch.from_numpy(flow).permute(2, 0, 1)[None].float() / self.to_full)
-
-    def known(self, prior: Registration) -> Tensor:
-        """How well a field is known at the cells, (1, h, w)."""
-        if prior.support is not None and prior.support.shape == self.fine.cells:
-            return torch.from_numpy(prior.support)[None]
-        return torch.full((1, *self.fine.cells), PRIOR_PRECISION * prior.confidence)
 
 
 class LiveRegistrar:
@@ -163,18 +104,23 @@ class LiveRegistrar:
             "coarse": network.coarse_penalty.detach().cpu(),
             "fine": network.fine_penalty.detach().cpu(),
         }
-        self._geometry: Geometry | None = None
-        self._eager = network.encoders()
+        self._geometries: Geometries | None = None
+        self._eager = {f"cold {name}": part for name, part in network.encoders().items()}
+        # The same modules as parts of their own: a backend makes each for one size of picture.
+        self._eager |= {
+            f"warm {name}": part for name, part in network.encoders().items() if name.startswith("fine")
+        }
         self._parts: Mapping[str, Part] = self._eager
         self._prepared: dict[tuple[int, int], Mapping[str, Part]] = {}
 
     def prepare(self, shape: tuple[int, int], *, backend: Backend) -> BackendName:
         """See `PreparableRegistrar`. Noise is registered, so that all is loaded and allocated as well."""
         ir, vis = np.random.default_rng(0).integers(0, 256, (2, *shape), np.uint8)
-        working = self._at(shape).working
+        working = self._at(shape).warm.working
         self._parts = self._eager
         with recorded_inputs(self._eager) as inputs:
             prior = self.register(ir, vis)
+            self.register(ir, vis, prior=prior)
 
         def warm_pass(parts: Mapping[str, Part]) -> Tensor:
             self._parts = parts
@@ -197,8 +143,8 @@ class LiveRegistrar:
         return self.registration(self.attempt(ir, vis, valid=valid, prior=prior), ir.shape)
 
     def search(self, ir: Image8, vis: Image8, *, valid: Mask | None = None) -> Search:
-        """See `PiecewiseRegistrar`: 2 pieces, 3 for each of `passes`, each a third of a warm pass long and
-        done from one step to the next."""
+        """See `PiecewiseRegistrar`: 2 pieces, 3 for each of `passes`, each half a warm pass long and done
+        from one step to the next."""
         pieces = self._pieces(ir, vis, valid, self._at_once)
         attempt: Attempt | None = None
         while attempt is None:
@@ -210,7 +156,7 @@ class LiveRegistrar:
     def registration(self, attempt: Attempt, shape: tuple[int, ...]) -> Registration:
         """The field of an attempt for pictures of this shape."""
         with span("field"):
-            flow = self._at(shape).full_flow(attempt.coefficients)
+            flow = self._at(shape).warm.full_flow(attempt.coefficients)
         seen = attempt.renewed >= LEAST_RENEWED
         return Registration(
             status=Status.OK if seen else Status.OFF,
@@ -230,7 +176,6 @@ class LiveRegistrar:
         assert found is not None
         return found
 
-    @torch.inference_mode()
     def _pieces(
         self,
         ir: Image8,
@@ -246,7 +191,20 @@ class LiveRegistrar:
                 f"registration needs grey pictures of one size of at least {MIN_SIDE} x {MIN_SIDE}, "
                 f"got infrared {ir.shape} and visible {vis.shape}"
             )
-        geometry = self._at(ir.shape)
+        return self._passes(self._at(ir.shape), ir, vis, valid, beside, prior)
+
+    @torch.inference_mode()
+    def _passes(
+        self,
+        geometries: Geometries,
+        ir: Image8,
+        vis: Image8,
+        valid: Mask | None,
+        beside: Callable[[Callable[[], Any]], Future[Any]],
+        prior: Registration | None,
+    ) -> Iterator[Attempt | None]:
+        start_is: Start = "cold" if prior is None else "warm"
+        geometry = geometries.cold if prior is None else geometries.warm
         fixed = beside(lambda: normalise(to_working(vis, geometry.working)))
         infrared = to_working(ir, geometry.working)
         if valid is None or cv2.countNonZero(valid) == valid.size:
@@ -255,25 +213,25 @@ class LiveRegistrar:
             seen = to_working(valid, geometry.working)
         known = None
         if prior is None:
-            features = beside(lambda: self._encode("coarse", "vis", fixed.result()))
-            moving = self._encode("coarse", "ir", normalise(infrared))
+            features = beside(lambda: self._encode("cold coarse vis", fixed.result()))
+            moving = self._encode("cold coarse ir", normalise(infrared))
             yield None
             start = self._first_fit(geometry, self._match("coarse", moving, features.result(), seen))
         else:
             start, known = geometry.from_registration(prior), geometry.known(prior)
-        features = beside(lambda: self._encode("fine", "vis", fixed.result()))
+        features = beside(lambda: self._encode(f"{start_is} fine vis", fixed.result()))
         for _ in range(self.options.passes if prior is None else 1):
             yield None
             flow = geometry.working_flow(start)
             at = flow + geometry.pixels
             warped = np.asarray(sample(infrared, at), np.uint8)
             mask = sample(seen, at, border=cv2.BORDER_CONSTANT)
-            moving = self._encode("fine", "ir", normalise(warped))
+            moving = self._encode(f"{start_is} fine ir", normalise(warped))
             yield None
             matches = self._match("fine", moving, features.result(), mask)
             yield None
             precision = matches.precision.cpu()
-            found = _merge(matches.mean.cpu())
+            found = interleaved(matches.mean.cpu())
             there = sample(flow, geometry.cells + found)
             target = torch.from_numpy(found + there).permute(2, 0, 1)[None]
             held = None if known is None else (start, holding(known, precision))
@@ -281,22 +239,26 @@ class LiveRegistrar:
                 fit = geometry.fine(target, precision, log_penalty=self._penalties["fine"], prior=held)
             start = fit.coefficients
         support = supported(fit, precision, known)
-        rests_on = evidence(fit, precision, support.information)[0]
+        rests_on = evidence(fit, precision * geometry.unit, support.information * geometry.unit)[0]
         trust = torch.sigmoid(self.network.confidence(rests_on.to(self.device)))
+        coefficients, information = fit.coefficients, support.information
+        if prior is None:
+            coefficients = geometries.handover.coefficients(coefficients)
+            information = geometries.handover.support(information)
         yield Attempt(
-            coefficients=fit.coefficients,
-            support=support.information[0],
+            coefficients=coefficients,
+            support=information[0],
             renewed=float(support.renewed),
             evidence=rests_on,
             confidence=float(trust),
             warm=prior is not None,
         )
 
-    def _at(self, shape: tuple[int, ...]) -> Geometry:
-        if self._geometry is None or self._geometry.full != shape:
-            self._geometry = Geometry((shape[0], shape[1]), self.network)
-            self._parts = self._prepared.get(self._geometry.working, self._eager)
-        return self._geometry
+    def _at(self, shape: tuple[int, ...]) -> Geometries:
+        if self._geometries is None or self._geometries.full != shape:
+            self._geometries = Geometries((shape[0], shape[1]), self.network)
+            self._parts = self._prepared.get(self._geometries.warm.working, self._eager)
+        return self._geometries
 
     def _first_fit(self, geometry: Geometry, matches: Matches) -> Tensor:
         """Coefficients from the coarse stage."""
@@ -316,10 +278,10 @@ class LiveRegistrar:
         return done
 
     @torch.inference_mode()
-    def _encode(self, stage: StageName, modality: Stream, plane: npt.NDArray[np.float32]) -> Tensor:
+    def _encode(self, part: str, plane: npt.NDArray[np.float32]) -> Tensor:
         # A context of its own for each call: one that two threads are in mixes up what was before.
         with span("features"), reduced_precision(self.options.precision, self.device):
-            return self._parts[f"{stage} {modality}"](self._tensor(plane))
+            return self._parts[part](self._tensor(plane))
 
     def _match(self, stage: StageName, ir: Tensor, vis: Tensor, seen: Mask) -> Matches:
         with span("match"), reduced_precision(self.options.precision, self.device):
@@ -330,8 +292,3 @@ class LiveRegistrar:
 
     def _mask(self, seen: Mask) -> Tensor:
         return self._tensor(np.asarray(seen, np.float32) / np.float32(255))
-
-
-def _merge(flow: Tensor) -> Flow:
-    """(1, 2, H, W) to a contiguous (H, W, 2)."""
-    return np.asarray(cv2.merge([flow[0, 0].numpy(), flow[0, 1].numpy()]), np.float32)

@@ -24,9 +24,12 @@ def to_working(image: Image8, shape: tuple[int, int]) -> Image8:
     """The picture at working size, uint8."""
     if image.shape == shape:
         return image
-    shrinks = shape[0] < image.shape[0]
-    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, (shape[1], shape[0]), interpolation=how), np.uint8)
+    size = (shape[1], shape[0])
+    if shape[0] < image.shape[0]:
+        return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+    # Enlarging pictures of 8 bit OpenCV rounds twice: a level here and there, a twentieth of a pixel.
+    larger = cv2.resize(image.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
+    return np.asarray(np.rint(larger, out=np.asarray(larger, np.float32)), np.uint8)
 
 
 def normalise(image: npt.NDArray[np.uint8] | Plane) -> Plane:

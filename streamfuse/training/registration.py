@@ -16,7 +16,8 @@ from streamfuse.nn.models import load_model
 from streamfuse.nn.weights import WeightsFile
 from streamfuse.pictures import write_picture
 from streamfuse.registration.fit import SplineFit
-from streamfuse.registration.live import LiveOptions, LiveRegistrar, stage_fit
+from streamfuse.registration.live import LiveOptions, LiveRegistrar
+from streamfuse.registration.live_geometry import stage_fit
 from streamfuse.registry import Options
 from streamfuse.training.confidence import calibrate_confidence
 from streamfuse.training.data import Pair, load_pairs, split

@@ -12,7 +12,7 @@ import torch
 from streamfuse.errors import DataError
 from streamfuse.frame import Image8, Registration
 from streamfuse.nn.live_registration import LiveConfig
-from streamfuse.registration.live import positions, stage_fit
+from streamfuse.registration.live_geometry import positions, stage_fit
 from streamfuse.registration.registrar import Registrar
 from streamfuse.registration.working import pixel_grid, sample
 from streamfuse.training.data import Pair, read_grey

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from streamfuse.nn.live_registration import LiveConfig
-from streamfuse.registration.live import positions
+from streamfuse.registration.live_geometry import positions
 from streamfuse.registration.working import normalise, pixel_grid, sample
 from streamfuse.training.augment import Plane, occlude, photometric
 from streamfuse.training.data import Pair
