@@ -98,3 +98,12 @@ def test_a_picture_given_out_does_not_change_with_the_next_one() -> None:
     second[:] = 0
     third = fuser.fuse(picture(3, (64, 80)), picture(4, (64, 80)))
     assert third.any()
+
+
+def test_nothing_of_pictures_of_another_size_is_left() -> None:
+    used, fresh = LiveFuser(LiveOptions()), LiveFuser(LiveOptions())
+    for seed in range(3):
+        used.fuse(picture(seed, (64, 80)), picture(seed + 100, (64, 80)))
+    for seed in range(3, 6):
+        of_another_size = picture(seed, (61, 83)), picture(seed + 100, (61, 83))
+        np.testing.assert_array_equal(used.fuse(*of_another_size), fresh.fuse(*of_another_size))
