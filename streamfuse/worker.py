@@ -11,6 +11,7 @@ What is remembered from frame to frame, and what is used when a field is not to 
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+import cv2
 import numpy as np
 
 from streamfuse.calibration.calibration import RigCalibration
@@ -295,9 +296,9 @@ class Worker:
             if fused_y is None:
                 fused_y = self._fuser.fuse(registered, y, valid=valid)
             if not valid.all():
-                fused_y = np.where(valid > 0, fused_y, y)
+                fused_y = np.asarray(cv2.copyTo(fused_y, valid, y.copy()), np.uint8)
         with self._timed("colour"):
-            image = replace_luma(pair.vis.image, fused_y)
+            image = replace_luma(pair.vis.image, fused_y, old=y)
         return image, registered, valid, registration
 
     def _register(

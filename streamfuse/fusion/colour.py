@@ -29,7 +29,7 @@ def luma(rgb: Image8) -> Image8:
     raise DataError(f"luma needs uint8 (H, W, 3) RGB or (H, W), got {rgb.dtype} {rgb.shape}")
 
 
-def replace_luma(rgb: Image8, y: Image8) -> Image8:
+def replace_luma(rgb: Image8, y: Image8, *, old: Image8 | None = None) -> Image8:
     """The picture `rgb` with luma `y` and its own Cb and Cr, uint8 (H, W, 3) RGB.
 
     Colours that leave the RGB cube are pulled towards grey just far enough to fit: luma and hue stay,
@@ -38,6 +38,7 @@ def replace_luma(rgb: Image8, y: Image8) -> Image8:
     Args:
         rgb: uint8 (H, W, 3) RGB, or uint8 (H, W) taken as grey.
         y: uint8 (H, W).
+        old: `luma(rgb)`, where it is known.
 
     Raises:
         DataError: shapes or types do not fit.
@@ -46,7 +47,8 @@ def replace_luma(rgb: Image8, y: Image8) -> Image8:
         raise DataError(f"replace_luma needs luma uint8 {rgb.shape[:2]}, got {y.dtype} {y.shape}")
     if rgb.ndim == 2:
         return np.asarray(cv2.cvtColor(y, cv2.COLOR_GRAY2RGB), dtype=np.uint8)
-    old = luma(rgb)
+    if old is None:
+        old = luma(rgb)
     # One of the two is zero at every pixel: together they are the signed difference in saturating uint8.
     up = cv2.cvtColor(cv2.subtract(y, old), cv2.COLOR_GRAY2RGB)
     down = cv2.cvtColor(cv2.subtract(old, y), cv2.COLOR_GRAY2RGB)
@@ -58,15 +60,13 @@ def replace_luma(rgb: Image8, y: Image8) -> Image8:
 def _desaturate_clipped(out: Image8, rgb: Image8, old: Image8, y: Image8) -> None:
     """Recompute in place the pixels of `out` whose luma the saturating sums have changed."""
     # A clip that moves luma by 1 only is not worth its cost: near-white skies are full of them.
-    clipped = cv2.threshold(cv2.absdiff(luma(out), y), 1, 255, cv2.THRESH_BINARY)[1]
-    points = cv2.findNonZero(clipped)
-    if points is None:
+    clipped = np.asarray(cv2.threshold(cv2.absdiff(luma(out), y), 1, 1, cv2.THRESH_BINARY)[1], np.uint8)
+    at = np.flatnonzero(clipped.view(np.bool_))
+    if not at.size:
         return
-    columns, rows = points.reshape(-1, 2).T  # OpenCV 4: (N, 1, 2), OpenCV 5: (N, 2)
-    at = (rows, columns)
-    target = y[at].astype(np.float32)[:, None]
-    chroma = rgb[at].astype(np.float32) - old[at].astype(np.float32)[:, None]
+    target = y.ravel()[at].astype(np.float32)[:, None]
+    chroma = rgb.reshape(-1, 3)[at].astype(np.float32) - old.ravel()[at].astype(np.float32)[:, None]
     room_up = (255.0 - target) / np.maximum(chroma.max(axis=1, keepdims=True), 1e-6)
     room_down = target / np.maximum(-chroma.min(axis=1, keepdims=True), 1e-6)
     scale = np.minimum(1.0, np.minimum(room_up, room_down))
-    out[at] = np.rint(target + scale * chroma).astype(np.uint8)
+    out.reshape(-1, 3)[at] = np.rint(target + scale * chroma).astype(np.uint8)

@@ -110,7 +110,7 @@ def _split(image: Image8) -> tuple[Image8, Band]:
     height, width = image.shape
     low = np.asarray(cv2.pyrDown(image), dtype=np.uint8)
     up = cv2.pyrUp(low, dstsize=(width, height))
-    return low, np.asarray(cv2.subtract(image, up, dtype=cv2.CV_16S), dtype=np.int16)
+    return low, np.subtract(image, up, dtype=np.int16)  # in half the time of cv2.subtract
 
 
 def _weight(covered: Mask) -> Image8:
