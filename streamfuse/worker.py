@@ -28,8 +28,8 @@ from streamfuse.pairing.options import MotionMode
 from streamfuse.registration import REGISTRARS
 from streamfuse.registration.registrar import Registrar, search
 from streamfuse.registration.temporal import TemporalRegistration, identity
-from streamfuse.registration.warp import warp_infrared
 from streamfuse.spans import span, timed
+from streamfuse.warp import warp_infrared, warp_moved
 
 if TYPE_CHECKING:
     from streamfuse.device.share import DeviceShare
@@ -282,13 +282,15 @@ class Worker:
             registration = self._temporal.unregistered(rung)
         if self._motion is not None and rung in (Rung.FULL, Rung.REFINE):
             with self._timed("motion"):
-                self._moved = self._motion.compensate(pair, y, registration, calibration)
+                self._moved = self._motion.compensate(
+                    pair, y, registration, lambda image: calibration.bring_infrared(image)[0]
+                )
         shape = (y.shape[0], y.shape[1])
         with self._timed("warp"):
             if self._moved is None:
                 registered, valid = warp_infrared(ir.image, registration, calibration, shape)
             else:
-                registered, valid = self._moved.warped(registration, calibration, shape)
+                registered, valid = warp_moved(self._moved, registration, calibration, shape)
                 fused_y = None
         if registration.status is Status.OFF:
             return pair.vis.image, registered, valid, registration

@@ -16,14 +16,15 @@ from streamfuse.device.picture import feathered, luma, replace_luma
 from streamfuse.device.pixels import Normalise, Resize
 from streamfuse.device.rig import Rigs
 from streamfuse.device.solve import DeviceFit
+from streamfuse.flow import resample
 from streamfuse.frame import Registration, Status
 from streamfuse.fusion import colour, overlap
 from streamfuse.fusion.laplacian import LaplacianFuser
 from streamfuse.registration.field_filter import FieldFilter
 from streamfuse.registration.fit import SplineFit, holding
 from streamfuse.registration.mepma import edge_agreement
-from streamfuse.registration.warp import resample, warp_infrared
 from streamfuse.registration.working import normalise, to_working
+from streamfuse.warp import warp_infrared
 
 
 def test_luma_and_its_replacement_are_exactly_those_of_the_cpu(

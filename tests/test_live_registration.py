@@ -26,8 +26,8 @@ from streamfuse.nn.live_registration import (
 from streamfuse.registration.fit import SplineFit, evidence, holding, supported
 from streamfuse.registration.live import LiveOptions, LiveRegistrar
 from streamfuse.registration.live_geometry import stage_fit
-from streamfuse.registration.warp import warp_infrared
 from streamfuse.registration.working import FLOOR, LIMIT, WINDOW, normalise, pixel_grid, sample, to_working
+from streamfuse.warp import warp_infrared
 
 SHAPE = (96, 128)
 FREE = torch.tensor([-6.0, -6.0])

@@ -14,15 +14,16 @@ from streamfuse.cli import main
 from streamfuse.clock import NS_PER_MS, VirtualClock
 from streamfuse.config import Component, WorkerOptions
 from streamfuse.evaluation.motion import compare_motion
+from streamfuse.flow import compose, matrix_flow, resample
 from streamfuse.frame import Frame, FramePair, FusedFrame, Image8, Registration, Status
 from streamfuse.fusion.average import AverageFuser
 from streamfuse.pairing.matcher import Matcher
 from streamfuse.pairing.options import MotionMode, PairingOptions
 from streamfuse.pipeline import Pipeline
 from streamfuse.registration.none import NoneRegistrar
-from streamfuse.registration.warp import compose, matrix_flow, resample, warp_infrared
 from streamfuse.synth.clip import ClipOptions
 from streamfuse.synth.writer import write_clip
+from streamfuse.warp import warp_infrared
 from streamfuse.worker import Worker
 
 SHAPE = (240, 320)

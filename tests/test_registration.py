@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from streamfuse.errors import DataError
+from streamfuse.flow import compose, invert, to_flow
 from streamfuse.frame import Image8, Registration, Status
 from streamfuse.registration import REGISTRARS
-from streamfuse.registration.warp import compose, invert, to_flow
 
 CLASSICAL = ("blocks", "ecc", "none")
 SEARCHING = ("blocks", "ecc")

@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from streamfuse.clock import NS_PER_MS
+from streamfuse.flow import matrix_flow
 from streamfuse.frame import Image8, Registration, Rung, Status
 from streamfuse.metrics.temporal import displacement_jitter
 from streamfuse.registration.comparison import explains_better, likeness
@@ -16,7 +17,6 @@ from streamfuse.registration.field_filter import FieldFilter, displacements, mix
 from streamfuse.registration.options import TemporalOptions
 from streamfuse.registration.scene_watch import SceneWatch
 from streamfuse.registration.temporal import Event, TemporalRegistration
-from streamfuse.registration.warp import matrix_flow
 
 SHAPE = (480, 640)
 

@@ -11,6 +11,7 @@ from streamfuse.config import Component, WorkerOptions
 from streamfuse.evaluation.warm import measure
 from streamfuse.evaluation.warm_footage import Added, Footage, field_at, places, rendered_footage
 from streamfuse.evaluation.warm_report import figures, reliability_lines
+from streamfuse.flow import to_flow
 from streamfuse.frame import Frame, FramePair, FusedFrame, Status
 from streamfuse.fusion.maximum import MaximumFuser
 from streamfuse.metrics.temporal import displacement_jitter
@@ -19,7 +20,6 @@ from streamfuse.registration import REGISTRARS
 from streamfuse.registration.options import TemporalOptions
 from streamfuse.registration.registrar import search
 from streamfuse.registration.temporal import TemporalRegistration
-from streamfuse.registration.warp import to_flow
 from streamfuse.synth.options import MotionOptions, RigOptions, SceneOptions
 from streamfuse.synth.scene import Scene
 from streamfuse.worker import Worker

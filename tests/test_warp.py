@@ -7,7 +7,7 @@ import pytest
 from streamfuse.calibration.calibration import Intrinsics, RigCalibration
 from streamfuse.errors import CalibrationError, DataError
 from streamfuse.frame import Registration, Status
-from streamfuse.registration.warp import warp_infrared
+from streamfuse.warp import warp_infrared
 
 SIZE = (160, 120)
 SHAPE = (120, 160)

@@ -15,12 +15,12 @@ import numpy as np
 from streamfuse.bench.timing import take_turns
 from streamfuse.clock import Clock
 from streamfuse.config import Component
+from streamfuse.flow import to_flow
 from streamfuse.frame import Frame, FramePair, Image8, Registration
 from streamfuse.fusion import FUSERS
 from streamfuse.nn.backend_names import MEASURED_BY_AUTO, BackendName, check_backend, is_installed
 from streamfuse.registration import REGISTRARS
 from streamfuse.registration.registrar import Registrar
-from streamfuse.registration.warp import to_flow
 from streamfuse.registry import Options
 from streamfuse.threads import use_threads
 from streamfuse.worker import PreparableRegistrar

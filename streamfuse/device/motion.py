@@ -52,7 +52,9 @@ class HostMotion:
         if not self._compensator.wakes(pair):
             return None
         field = self._field or identity(Status.CALIBRATION, "")
-        moved = self._compensator.compensate(pair, luma(vis), field, calibration)
+        moved = self._compensator.compensate(
+            pair, luma(vis), field, lambda image: calibration.bring_infrared(image)[0]
+        )
         return None if self._field is None else moved
 
     def arrays(self, pair: FramePair, moved: Compensation) -> dict[str, npt.NDArray[Any]]:

@@ -120,7 +120,7 @@ class Rigs:
         self, prepared: Tensor, flow: Tensor, place: Place, motion: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """The infrared on the visible, resampled once (bicubic) through motion, flow (B, 2, H, W each) and
-        calibration, and where it holds (bool). See `registration.warp.warp_infrared`."""
+        calibration, and where it holds (bool). See `warp.warp_infrared`."""
         positions = self._grid
         if motion is not None:
             positions = positions + motion.permute(0, 2, 3, 1)

@@ -30,6 +30,7 @@ from streamfuse.evaluation.sets import (
     Stream,
     find_material,
 )
+from streamfuse.flow import to_flow
 from streamfuse.frame import Flow, Image8, Mask, Registration
 from streamfuse.fusion import FUSERS
 from streamfuse.fusion.colour import luma, replace_luma
@@ -38,8 +39,8 @@ from streamfuse.metrics.panel import Family
 from streamfuse.metrics.picture import grey_from_rgb
 from streamfuse.registration import REGISTRARS
 from streamfuse.registration.registrar import Registrar
-from streamfuse.registration.warp import to_flow, warp_infrared
 from streamfuse.registry import Registry
+from streamfuse.warp import warp_infrared
 
 TRUTH = "truth"
 """Fuse the true infrared."""

@@ -13,10 +13,10 @@ from streamfuse.capture.video_file import VideoFileSource
 from streamfuse.clock import RealClock
 from streamfuse.errors import DataError
 from streamfuse.evaluation.sets import VIS, Item, Stream
+from streamfuse.flow import compose, invert
 from streamfuse.frame import Flow, Image8, Image16, Mask
 from streamfuse.inputs import IMAGE_SUFFIXES
 from streamfuse.pictures import read_picture
-from streamfuse.registration.warp import compose, invert
 from streamfuse.sampling import positions_of
 
 FLO_MAGIC = 202021.25

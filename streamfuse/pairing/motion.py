@@ -19,6 +19,7 @@ one that starts, stops or turns is wrong until the next infrared frame shows it.
 """
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,13 +27,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from streamfuse.calibration.calibration import RigCalibration
 from streamfuse.clock import NS_PER_MS
-from streamfuse.frame import Flow, Frame, FramePair, Image8, Mask, Registration, Status
-from streamfuse.registration.warp import matrix_flow, pull_flow, resample, warp_infrared
+from streamfuse.flow import matrix_flow, pull_flow, resample
+from streamfuse.frame import Flow, Frame, FramePair, Image8, Registration, Status
 from streamfuse.sampling import is_identity, positions_of, pull_map, resize_matrix
 
 Mode = Literal["causal", "interpolate"]
+ToVisible = Callable[[Image8], Image8]
 Plane = npt.NDArray[np.float32]
 
 WORK_WIDTH = 256
@@ -93,21 +94,6 @@ class Compensation:
     def describe(self) -> dict[str, object]:
         """For headers and logs."""
         return {"mode": self.mode, "over_ns": self.over_ns, "share": round(self.share, 4)}
-
-    def warped(
-        self, registration: Registration, calibration: RigCalibration, shape: tuple[int, int]
-    ) -> tuple[Image8, Mask]:
-        """The infrared at the visible time, and where it holds; as `warp_infrared`, each part once."""
-        pictures, masks = [], []
-        for part in self.parts:
-            picture, mask = warp_infrared(part.ir.image, registration, calibration, shape, motion=part.flow)
-            pictures.append(picture)
-            masks.append(mask)
-        if len(self.parts) == 1:
-            return pictures[0], masks[0]
-        first, second = self.parts
-        mixed = cv2.addWeighted(pictures[0], first.weight, pictures[1], second.weight, 0)
-        return np.asarray(mixed, np.uint8), np.asarray(cv2.bitwise_and(*masks), np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,14 +168,14 @@ class MotionCompensator:
         pair: FramePair,
         y: Image8,
         registration: Registration,
-        calibration: RigCalibration,
+        to_visible: ToVisible,
     ) -> Compensation | None:
         """How to bring the infrared of `pair` to its visible time; None: leave it as it is.
 
         Args:
             y: luma of the visible picture, uint8 (H, W).
             registration: what the calibration leaves, for this pair; `off`: there is nothing to move.
-            calibration: the rig's geometry.
+            to_visible: brings an infrared picture into visible geometry, by the rig calibration.
         """
         ir, bridged = pair.ir, abs(pair.dt_ns)
         if ir is None or not self.wakes(pair) or registration.status is Status.OFF:
@@ -205,12 +191,12 @@ class MotionCompensator:
         displacement = _small_displacement(registration, y.shape, now.image.shape)
         newest = self._infrared
         if newest is None or newest.frame.seq != ir.seq:
-            newest = _Infrared(ir, now.t + pair.dt_ns, _small_infrared(ir, calibration))
+            newest = _Infrared(ir, now.t + pair.dt_ns, _small(to_visible(ir.image)))
             self._take(newest, displacement)
         if not MIN_SPAN_NS <= bridged <= MAX_SPAN_NS:
             return None
         if self._mode == "interpolate":
-            between = self._between(pair, newest, calibration, displacement)
+            between = self._between(pair, newest, to_visible, displacement)
             if between is not None:
                 return between
         if newest.learnt is None:
@@ -303,7 +289,7 @@ class MotionCompensator:
         self,
         pair: FramePair,
         newest: _Infrared,
-        calibration: RigCalibration,
+        to_visible: ToVisible,
         displacement: Flow | None,
     ) -> Compensation | None:
         """Both infrared neighbours of the visible time, each moved to it, mixed by nearness."""
@@ -317,7 +303,7 @@ class MotionCompensator:
         elif second is None or second.frame is not pair.ir_after:
             after = pair.ir_after
             t_after = after.t_capture + pair.offset_ns
-            second = self._next = _Infrared(after, t_after, _small_infrared(after, calibration))
+            second = self._next = _Infrared(after, t_after, _small(to_visible(after.image)))
         t, span = pair.vis.t_capture, second.t - first.t
         if not first.t < t < second.t or span > MAX_INTERVAL_NS:
             return None
@@ -350,11 +336,6 @@ def _small(image: Image8) -> Image8:
     if shape == image.shape:
         return image
     return np.asarray(cv2.resize(image, shape[::-1], interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def _small_infrared(ir: Frame, calibration: RigCalibration) -> Image8:
-    """As the rig calibration brings it into visible geometry."""
-    return _small(calibration.bring_infrared(ir.image)[0])
 
 
 def _small_displacement(

@@ -25,6 +25,7 @@ from streamfuse.capture.reader import FrameReader
 from streamfuse.clock import NS_PER_S, Clock, RealClock
 from streamfuse.config import Component, Config
 from streamfuse.errors import CalibrationError, ConfigError, SinkError
+from streamfuse.flow import nearest_affine
 from streamfuse.frame import STREAMS, Frame, FusedFrame, Image8, SourceInfo, Status, Stream
 from streamfuse.fusion.colour import luma
 from streamfuse.pairing.activity import map_points
@@ -32,7 +33,6 @@ from streamfuse.pairing.correlation import DEFAULT_MAX_LAG_S, LagCorrelator
 from streamfuse.pairing.offset import OffsetEstimate, OffsetMeasurement, measure_offset
 from streamfuse.pairing.offset_tracker import OffsetTracker
 from streamfuse.registration.blocks import BlocksOptions, BlocksRegistrar
-from streamfuse.registration.warp import nearest_affine
 from streamfuse.sampling import Matrix, Points, apply_matrix
 
 log = logging.getLogger(__name__)

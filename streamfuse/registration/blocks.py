@@ -18,6 +18,7 @@ import numpy as np
 from pydantic import Field
 
 from streamfuse.errors import DataError
+from streamfuse.flow import nearest_affine
 from streamfuse.frame import Image8, Mask, Registration, Status
 from streamfuse.registration.block_match import block_scores, correlate_cells
 from streamfuse.registration.gradient_maps import gradient_maps, reduced, working_size
@@ -30,7 +31,6 @@ from streamfuse.registration.smooth_fit import (
     step_matrix,
 )
 from streamfuse.registration.trust import Trust
-from streamfuse.registration.warp import nearest_affine
 from streamfuse.registry import Options
 from streamfuse.sampling import Matrix, is_identity, pull_matrix, resize_matrix
 from streamfuse.spans import span

@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from streamfuse.flow import resample
 from streamfuse.frame import Image8, Mask, Registration
 from streamfuse.registration.gradient_maps import Maps, gradient_maps, reduced, working_size
-from streamfuse.registration.warp import resample
 from streamfuse.sampling import positions_of, pull_map, pull_matrix, resize_matrix
 
 LONGEST = 320

@@ -15,10 +15,10 @@ import numpy.typing as npt
 from pydantic import Field
 
 from streamfuse.errors import DataError
+from streamfuse.flow import nearest_affine
 from streamfuse.frame import Image8, Mask, Registration, Status
 from streamfuse.registration.gradient_maps import reduced, working_size
 from streamfuse.registration.trust import Trust
-from streamfuse.registration.warp import nearest_affine
 from streamfuse.registry import Options
 from streamfuse.sampling import Matrix, resize_matrix
 

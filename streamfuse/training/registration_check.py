@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from streamfuse.flow import to_flow
 from streamfuse.frame import Flow, Image8
 from streamfuse.metrics.registration import picture_endpoint_error
 from streamfuse.registration.blocks import BlocksOptions, BlocksRegistrar
 from streamfuse.registration.live import LiveRegistrar
-from streamfuse.registration.warp import to_flow
 from streamfuse.registration.working import pixel_grid, sample
 from streamfuse.training.data import Pair, load_pairs, read_grey
 from streamfuse.training.registration_cases import (

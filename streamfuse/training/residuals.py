@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from streamfuse.errors import DataError
+from streamfuse.flow import to_flow
 from streamfuse.nn.live_registration import LiveRegistration
 from streamfuse.registration import REGISTRARS
 from streamfuse.registration.blocks import BlocksOptions
 from streamfuse.registration.live import LiveOptions, LiveRegistrar
 from streamfuse.registration.registrar import Registrar
-from streamfuse.registration.warp import to_flow
 from streamfuse.registration.working import pixel_grid
 from streamfuse.training.data import Pair
 

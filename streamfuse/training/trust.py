@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from streamfuse.clock import NS_PER_S
+from streamfuse.flow import to_flow
 from streamfuse.frame import Flow, Image8, Registration, Status
 from streamfuse.fusion.colour import luma
 from streamfuse.metrics.reliability import calibration_error, reliability_curve
@@ -27,7 +28,6 @@ from streamfuse.registration.options import TemporalOptions
 from streamfuse.registration.registrar import Registrar, search
 from streamfuse.registration.temporal import TemporalRegistration
 from streamfuse.registration.trust import GOOD_PX
-from streamfuse.registration.warp import to_flow
 from streamfuse.registration.working import pixel_grid, sample
 from streamfuse.synth.options import RigOptions, SceneOptions
 from streamfuse.synth.scene import Scene
