@@ -62,14 +62,18 @@ def compose(first: Flow, then: Flow) -> Flow:
     return then + pull_flow(first, then)
 
 
-def invert(flow: Flow) -> Flow:
+def invert(flow: Flow, at: Points | None = None) -> Flow:
     """The flow that undoes `flow`: compose(flow, invert(flow)) is 0 where both stay inside.
 
     Fixed point of inverse(p) = -flow(p + inverse(p)); converges while neighbours differ by less than 1 px.
+
+    Args:
+        at: positions (h, w, 2) to find it at; None: every pixel.
     """
-    inverse: Flow = -flow
+    positions = pixel_grid(flow.shape[:2]) if at is None else at
+    inverse = np.zeros_like(positions)
     for _ in range(INVERSION_STEPS):
-        inverse = -pull_flow(flow, inverse)
+        inverse = -looked_up(flow, positions + inverse)
     return inverse
 
 

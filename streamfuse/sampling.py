@@ -4,6 +4,7 @@ Positions are (x, y) in pixels with integer pixel centres. A position is covered
 area, [-0.5, side - 0.5]; beyond, the border is replicated and the validity mask is 0.
 """
 
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import cv2
@@ -24,12 +25,14 @@ NO_SECOND_MAP: Any = None
 (OpenCV 5 samples garbage when given an empty array instead.)"""
 
 
+@lru_cache(maxsize=4)
 def pixel_grid(shape: tuple[int, int]) -> Points:
-    """The position of every pixel: float32 (H, W, 2), channels (x, y)."""
+    """The position of every pixel: float32 (H, W, 2), channels (x, y); not to be written to."""
     height, width = shape
     grid = np.empty((height, width, 2), np.float32)
     grid[..., 0] = np.arange(width, dtype=np.float32)
     grid[..., 1] = np.arange(height, dtype=np.float32)[:, None]
+    grid.flags.writeable = False
     return grid
 
 

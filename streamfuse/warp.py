@@ -54,13 +54,13 @@ def warp_infrared(
         return pull_matrix(image, reduction @ calibration.matrix @ registration.matrix, shape, sharp=True)
     positions = pixel_grid(shape)
     if motion is not None:
-        positions += resample(motion, shape)
+        positions = positions + resample(motion, shape)
     total = np.eye(3)
     if registration.matrix is not None:
         total = registration.matrix
     else:
         flow = to_flow(registration, shape)
-        positions += flow if motion is None else looked_up(flow, positions)
+        positions = positions + (flow if motion is None else looked_up(flow, positions))
     if calibration.is_homography:
         total = reduction @ calibration.matrix @ total
     else:

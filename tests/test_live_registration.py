@@ -26,7 +26,8 @@ from streamfuse.nn.live_registration import (
 from streamfuse.registration.fit import SplineFit, evidence, holding, supported
 from streamfuse.registration.live import LiveOptions, LiveRegistrar
 from streamfuse.registration.live_geometry import stage_fit
-from streamfuse.registration.working import FLOOR, LIMIT, WINDOW, normalise, pixel_grid, sample, to_working
+from streamfuse.registration.working import FLOOR, LIMIT, WINDOW, normalise, sample, to_working
+from streamfuse.sampling import pixel_grid
 from streamfuse.warp import warp_infrared
 
 SHAPE = (96, 128)

@@ -16,20 +16,15 @@ from hypothesis import strategies as st
 
 from streamfuse.cli import train as train_command
 from streamfuse.errors import ConfigError, DataError, WeightsError
+from streamfuse.flow import compose, invert
 from streamfuse.nn.live_registration import LiveConfig, LiveRegistration, Matches
 from streamfuse.nn.models import load_model
-from streamfuse.registration.working import pixel_grid, sample
+from streamfuse.registration.working import sample
+from streamfuse.sampling import pixel_grid
 from streamfuse.training import trust
 from streamfuse.training.augment import compress, dim, noise, photometric, tone
 from streamfuse.training.data import Pair, load_pairs, split
-from streamfuse.training.deform import (
-    DeformationRange,
-    compose,
-    invert,
-    mepma_field,
-    random_field,
-    smooth_noise,
-)
+from streamfuse.training.deform import DeformationRange, mepma_field, random_field, smooth_noise
 from streamfuse.training.loop import Loop, LoopConfig, learning_rate
 from streamfuse.training.options import read_training
 from streamfuse.training.registration import (

@@ -7,13 +7,14 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from streamfuse.flow import invert
 from streamfuse.frame import Flow, Image8, Mask, Registration
 from streamfuse.fusion.colour import luma
-from streamfuse.registration.working import pixel_grid, sample
-from streamfuse.sampling import apply_matrix
+from streamfuse.registration.working import sample
+from streamfuse.sampling import apply_matrix, pixel_grid
 from streamfuse.synth.options import MotionOptions, SceneOptions
 from streamfuse.synth.scene import Scene
-from streamfuse.training.deform import invert, random_field
+from streamfuse.training.deform import random_field
 from streamfuse.training.trust import RIG
 
 PITCH = 16

@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from streamfuse.frame import Flow, Registration
 from streamfuse.nn.live_registration import LiveRegistration, StageConfig, working_shape
 from streamfuse.registration.fit import SplineFit
-from streamfuse.registration.working import pixel_grid, sample
+from streamfuse.registration.working import sample
+from streamfuse.sampling import pixel_grid
 
 COLD_DETAIL = 1.25
 """Rows of the cold working picture over those of the warm one. On held-back pairs the error falls by a

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from streamfuse.frame import Flow, Image8
+from streamfuse.frame import Image8
 
 WINDOW = 25
 """Side of the box that local mean and contrast are taken over, working pixels."""
@@ -46,12 +46,6 @@ def normalise(image: npt.NDArray[np.uint8] | Plane) -> Plane:
     plane -= mean
     plane /= contrast
     return np.clip(plane, -LIMIT, LIMIT, out=plane)
-
-
-def pixel_grid(shape: tuple[int, ...]) -> Flow:
-    """Positions (x, y) of every pixel, float32 (H, W, 2)."""
-    xs, ys = np.meshgrid(np.arange(shape[1], dtype=np.float32), np.arange(shape[0], dtype=np.float32))
-    return np.stack([xs, ys], axis=-1)
 
 
 def sample(image: Any, positions: Any, *, border: int = cv2.BORDER_REPLICATE) -> Any:

@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from streamfuse.flow import compose
 from streamfuse.frame import Flow
-from streamfuse.registration.working import pixel_grid, sample
+from streamfuse.sampling import pixel_grid
 
 Matrix = npt.NDArray[np.float64]
 Field = Flow
@@ -27,8 +28,6 @@ affine.
 """
 NOISE_STEP = 4
 """Smooth noise is drawn on a grid this much coarser than the picture: 16 times less to blur."""
-INVERSION_STEPS = 12
-"""Fixed-point steps; the fields here contract by about 0.1 to 0.3 a step, so the rest is < 0.01 px."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,26 +54,8 @@ def homography_field(shape: tuple[int, int], matrix: Matrix) -> Field:
     shift = np.array([[1, 0, (columns - 1) / 2], [0, 1, (rows - 1) / 2], [0, 0, 1]], np.float64)
     about_centre = shift @ matrix @ np.linalg.inv(shift)
     grid = pixel_grid(shape)
-    moved = cv2.perspectiveTransform(grid.reshape(1, -1, 2).astype(np.float32), about_centre)
+    moved = cv2.perspectiveTransform(grid.reshape(1, -1, 2), about_centre)
     return np.asarray(moved.reshape(rows, columns, 2) - grid, dtype=np.float32)
-
-
-def compose(first: Field, then: Field) -> Field:
-    """The field of deforming a picture by `first` and the result by `then`: then(p) + first(p + then(p))."""
-    grid = pixel_grid(then.shape[:2])
-    return np.asarray(then + sample(first, grid + then), dtype=np.float32)
-
-
-def invert(field: Field, at: Field | None = None) -> Field:
-    """The field that undoes `field`, at positions `at` (every pixel), by fixed-point iteration.
-
-    Outside the picture the field is continued.
-    """
-    grid = pixel_grid(field.shape[:2]) if at is None else at
-    inverse = np.zeros_like(grid)
-    for _ in range(INVERSION_STEPS):
-        inverse = -np.asarray(sample(field, grid + inverse), dtype=np.float32)
-    return inverse
 
 
 def smooth_noise(shape: tuple[int, int], rng: np.random.Generator, *, sigma: float, std: float) -> Field:

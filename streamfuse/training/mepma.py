@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from streamfuse.errors import DataError
+from streamfuse.flow import invert
 from streamfuse.frame import Flow, Image8
 from streamfuse.nn.mepma import MEPMA, total_flow
 from streamfuse.nn.mepma.network import MIN_SIDE
@@ -27,10 +28,11 @@ from streamfuse.nn.models import load_model
 from streamfuse.nn.precision import full_precision
 from streamfuse.nn.warp import warp
 from streamfuse.nn.weights import WeightsFile
-from streamfuse.registration.working import pixel_grid, sample
+from streamfuse.registration.working import sample
 from streamfuse.registry import Options
+from streamfuse.sampling import pixel_grid
 from streamfuse.training.data import Pair, load_pairs, split
-from streamfuse.training.deform import invert, mepma_field
+from streamfuse.training.deform import mepma_field
 from streamfuse.training.export import load_best, write_weights
 from streamfuse.training.fusion_crops import make_crop
 from streamfuse.training.fusion_people import mark

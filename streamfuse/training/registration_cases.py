@@ -10,20 +10,15 @@ import numpy.typing as npt
 import torch
 
 from streamfuse.errors import DataError
+from streamfuse.flow import compose, invert
 from streamfuse.frame import Image8, Registration
 from streamfuse.nn.live_registration import LiveConfig
 from streamfuse.registration.live_geometry import positions, stage_fit
 from streamfuse.registration.registrar import Registrar
-from streamfuse.registration.working import pixel_grid, sample
+from streamfuse.registration.working import sample
+from streamfuse.sampling import pixel_grid
 from streamfuse.training.data import Pair, read_grey
-from streamfuse.training.deform import (
-    DeformationRange,
-    Field,
-    compose,
-    invert,
-    mepma_field,
-    random_field,
-)
+from streamfuse.training.deform import DeformationRange, Field, mepma_field, random_field
 
 CASE_SHAPE = (304, 400)
 """Size of the pictures of ME-PMA's set."""

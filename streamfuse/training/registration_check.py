@@ -12,7 +12,8 @@ from streamfuse.frame import Flow, Image8
 from streamfuse.metrics.registration import picture_endpoint_error
 from streamfuse.registration.blocks import BlocksOptions, BlocksRegistrar
 from streamfuse.registration.live import LiveRegistrar
-from streamfuse.registration.working import pixel_grid, sample
+from streamfuse.registration.working import sample
+from streamfuse.sampling import pixel_grid
 from streamfuse.training.data import Pair, load_pairs, read_grey
 from streamfuse.training.registration_cases import (
     Case,

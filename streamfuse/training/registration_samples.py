@@ -15,12 +15,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from streamfuse.flow import invert
 from streamfuse.nn.live_registration import LiveConfig
 from streamfuse.registration.live_geometry import positions
-from streamfuse.registration.working import normalise, pixel_grid, sample
+from streamfuse.registration.working import normalise, sample
+from streamfuse.sampling import pixel_grid
 from streamfuse.training.augment import Plane, occlude, photometric
 from streamfuse.training.data import Pair
-from streamfuse.training.deform import DeformationRange, Field, invert, random_field
+from streamfuse.training.deform import DeformationRange, Field, random_field
 
 COARSE_EVERY = 6
 """Steps from one lesson of the coarse stage to the next: it learns faster, and less is asked of it."""
@@ -72,7 +74,7 @@ def _crop(pair: Pair, shape: tuple[int, int], rng: np.random.Generator) -> Field
     zoom = zoom * fit
     room = np.array([width - 1 - (columns - 1) / zoom[0], height - 1 - (rows - 1) / zoom[1]])
     origin = rng.uniform(0, 1, 2) * np.maximum(room, 0)
-    grid = pixel_grid(shape)
+    grid = pixel_grid(shape).copy()
     if rng.random() < 0.5:
         grid[..., 0] = columns - 1 - grid[..., 0]
     return np.asarray(grid / zoom + origin, np.float32)

@@ -22,7 +22,7 @@ from streamfuse.registration import REGISTRARS
 from streamfuse.registration.blocks import BlocksOptions
 from streamfuse.registration.live import LiveOptions, LiveRegistrar
 from streamfuse.registration.registrar import Registrar
-from streamfuse.registration.working import pixel_grid
+from streamfuse.sampling import pixel_grid
 from streamfuse.training.data import Pair
 
 Affine = npt.NDArray[np.float64]

@@ -4,7 +4,8 @@ import cv2
 import numpy as np
 
 from streamfuse.frame import Flow, Image8
-from streamfuse.registration.working import pixel_grid, sample
+from streamfuse.registration.working import sample
+from streamfuse.sampling import pixel_grid
 
 
 def before_after(ir: Image8, vis: Image8, field: Flow) -> Image8:

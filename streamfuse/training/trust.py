@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from streamfuse.clock import NS_PER_S
-from streamfuse.flow import to_flow
+from streamfuse.flow import compose, invert, to_flow
 from streamfuse.frame import Flow, Image8, Registration, Status
 from streamfuse.fusion.colour import luma
 from streamfuse.metrics.reliability import calibration_error, reliability_curve
@@ -28,11 +28,12 @@ from streamfuse.registration.options import TemporalOptions
 from streamfuse.registration.registrar import Registrar, search
 from streamfuse.registration.temporal import TemporalRegistration
 from streamfuse.registration.trust import GOOD_PX
-from streamfuse.registration.working import pixel_grid, sample
+from streamfuse.registration.working import sample
+from streamfuse.sampling import pixel_grid
 from streamfuse.synth.options import RigOptions, SceneOptions
 from streamfuse.synth.scene import Scene
 from streamfuse.training.data import Pair
-from streamfuse.training.deform import DeformationRange, compose, invert, random_field
+from streamfuse.training.deform import DeformationRange, random_field
 
 RIG = DeformationRange(
     rotation_deg=2.0,
