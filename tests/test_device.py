@@ -15,6 +15,7 @@ import torch
 from device_rigs import CALIBRATIONS, Clip, assert_same, film, pairs, soft, through
 from device_streams import Events, pretend_cuda
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from streamfuse.calibration.calibration import Intrinsics, RigCalibration
 from streamfuse.clock import NS_PER_MS, VirtualClock
@@ -311,7 +312,7 @@ class HostWork(TorchDispatchMode):
         self.operations += 1
         if any(name in str(func) for name in self.HOST):
             self.found.add(str(func))
-        for leaf in torch.utils._pytree.tree_leaves((args, kwargs, out)):
+        for leaf in tree_leaves((args, kwargs, out)):
             if isinstance(leaf, torch.Tensor) and leaf.device.type != self.device:
                 self.found.add(f"{func} on {leaf.device}")
         return out
@@ -330,8 +331,8 @@ def moved(thing: Any, device: str, seen: set[int]) -> None:
     elif hasattr(thing, "__dict__") or isinstance(thing, dict):
         members = thing if isinstance(thing, dict) else vars(thing)
         for name, value in members.items():
-            if isinstance(value, torch.Tensor):
-                members[name] = value.to(device)
+            if isinstance(value, torch.Tensor | tuple):
+                members[name] = tree_map_only(torch.Tensor, lambda tensor: tensor.to(device), value)
             else:
                 moved(value, device, seen)
 
@@ -349,7 +350,7 @@ def test_no_pass_asks_the_host_for_anything(kind: str) -> None:
         network = build_model("live-registration")
         assert isinstance(network, LiveRegistration)
         estimator = LiveEstimator(network, shape, passes=2, precision="float32", device=cpu)
-        fuser = NetworkFuser(build_model("live-fusion"))
+        fuser = NetworkFuser(build_model("live-fusion"), shape, device=cpu)
         program = Program(rig, estimator, fuser, rules=RULES, device=cpu)
     else:
         joint = MepmaEstimator(MEPMA().eval(), shape, dtype=torch.float32, device=cpu)

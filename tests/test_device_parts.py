@@ -12,7 +12,7 @@ from streamfuse.device.filter import JUMPED, WITHHELD, FilterState
 from streamfuse.device.filter import FieldFilter as DeviceFilter
 from streamfuse.device.laplacian import LaplacianFuser as DeviceLaplacian
 from streamfuse.device.mepma import EdgeAgreement
-from streamfuse.device.picture import feathered, luma, replace_luma
+from streamfuse.device.picture import faded, luma, replace_luma
 from streamfuse.device.pixels import Normalise, Resize
 from streamfuse.device.rig import Rigs
 from streamfuse.device.solve import DeviceFit
@@ -39,11 +39,11 @@ def test_luma_and_its_replacement_are_exactly_those_of_the_cpu(
     np.testing.assert_array_equal(replaced.numpy(), colour.replace_luma(rgb, y))
 
 
-def test_the_overlap_is_feathered_as_on_the_cpu(rng: np.random.Generator) -> None:
+def test_the_overlap_is_faded_as_on_the_cpu(rng: np.random.Generator) -> None:
     ir, vis = (rng.integers(0, 256, (120, 160)).astype(np.uint8) for _ in range(2))
     valid = np.full((120, 160), 255, np.uint8)
     valid[:30], valid[:, 150:], valid[60:64, 70:75] = 0, 0, 0
-    found = feathered(tensor(ir), tensor(vis), tensor(valid) > 0)[0, 0].numpy()
+    found = faded(tensor(ir), tensor(vis), tensor(valid) > 0)[0, 0].numpy()
     np.testing.assert_array_equal(found, overlap.prepare_infrared(ir, vis, valid))
 
 

@@ -306,6 +306,23 @@ def test_colour_transform_names_wrong_arrays() -> None:
         replace_luma(np.zeros((4, 5, 3), np.uint8), np.zeros((5, 4), np.uint8))
 
 
+@pytest.mark.parametrize("seen_from", [5, 12, 20])
+def test_where_a_dark_infrared_ends_nobody_is_seen(seen_from: int) -> None:
+    """Bright ground beyond its border is no warm body, however much the network suspects people there."""
+    shape = (240, 320)
+    ir, vis = 22 + textured(shape, 1) // 24, 120 + textured(shape, 2) // 10
+    valid = np.full(shape, 255, np.uint8)
+    valid[:, :seen_from] = 0
+    pictures = []
+    for mask in (None, valid):
+        kind = FUSERS.load("live")
+        fuser = kind(kind.Options(precision="float32"), device="cpu")
+        fuser._network.leave.bias.data[2] += 50
+        pictures.append(fuser.fuse(ir, vis, valid=mask))
+    whole, partly = pictures
+    assert (cv2.subtract(partly, cv2.max(whole, vis)) <= 1).all()
+
+
 def test_fill_is_visible_outside_and_infrared_well_inside() -> None:
     vis, ir = textured((80, 80), 13), textured((80, 80), 14)
     valid = np.zeros((80, 80), np.uint8)

@@ -88,7 +88,7 @@ class Parts:
         if isinstance(self._fuser, MEPMA):
             return self._mepma(self._fuser, shape, self._fusion.options).fuse_alone
         if self._fuser is not None:
-            return NetworkFuser(self._fuser)
+            return NetworkFuser(self._fuser, shape, device=self._device)
         if self._fusion.kind == "max":
             return maximum
         return LaplacianFuser(shape, self._fusion.options, device=self._device)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from streamfuse.device.estimator import Found
-from streamfuse.device.picture import feathered
+from streamfuse.device.laplacian import Extension
+from streamfuse.device.picture import faded
 from streamfuse.device.pixels import Normalise, Resize, pull, whole
 from streamfuse.device.solve import DeviceFit
 from streamfuse.nn.live_registration import LiveRegistration, Matches, StageConfig
@@ -65,7 +66,7 @@ class WorkingPicture:
         self._rows = geometry.working_rows.to(device)
         self._columns = geometry.working_columns.to(device)
         self._pixels, self._cells = (
-            torch.from_numpy(places)[None].to(device) for places in (geometry.pixels, geometry.cells)
+            torch.tensor(places)[None].to(device) for places in (geometry.pixels, geometry.cells)
         )
 
     def of(self, scene: Scene) -> Scene:
@@ -189,15 +190,16 @@ def _fit(shape: tuple[int, int], config: StageConfig, log_penalty: Tensor, devic
 
 def maximum(ir: Tensor, vis: Tensor, valid: Tensor) -> Tensor:
     """The `max` fuser."""
-    return torch.maximum(feathered(ir, vis, valid), vis)
+    return torch.maximum(faded(ir, vis, valid), vis)
 
 
 class NetworkFuser:
-    """A network from luma to luma as a fuser: (B, 1, H, W) twice in [0, 1] -> the same."""
+    """A network from luma to luma as a fuser: (B, 1, H, W) twice in [0, 1] -> the same. shape: (H, W)."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, shape: tuple[int, int], *, device: torch.device) -> None:
         self._network = network
+        self._extended = Extension(shape, device=device)
 
     def __call__(self, ir: Tensor, vis: Tensor, valid: Tensor) -> Tensor:
-        fused: Tensor = self._network(feathered(ir, vis, valid) / 255, vis / 255)
-        return 255 * fused
+        fused: Tensor = self._network(self._extended(ir, valid) / 255, vis / 255)
+        return faded(whole(255 * fused), vis, valid)

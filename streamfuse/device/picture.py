@@ -35,12 +35,12 @@ def replace_luma(rgb: Tensor, y: Tensor) -> Tensor:
     return torch.where(clipped[..., None], paler, out).to(torch.uint8)
 
 
-def feathered(ir: Tensor, vis: Tensor, valid: Tensor) -> Tensor:
-    """The infrared with the visible luma in place of what `valid` (bool (B, 1, H, W)) excludes."""
+def faded(picture: Tensor, vis: Tensor, valid: Tensor) -> Tensor:
+    """A picture with the visible luma in place of what `valid` (bool (B, 1, H, W)) excludes."""
     side = 2 * FEATHER_PX + 1
     outside = (~valid).float()
     near = F.max_pool2d(outside, (side, 1), 1, (FEATHER_PX, 0))
     near = F.max_pool2d(near, (1, side), 1, (0, FEATHER_PX))
     inner = F.pad(255 * (1 - near), (FEATHER_PX,) * 4, mode="replicate")
     weight = whole(F.avg_pool2d(F.avg_pool2d(inner, (side, 1), 1), (1, side), 1))
-    return (whole(ir * weight / 255) + whole(vis * (255 - weight) / 255)).clamp_max(255)
+    return (whole(picture * weight / 255) + whole(vis * (255 - weight) / 255)).clamp_max(255)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from streamfuse.frame import Image8, Mask
-from streamfuse.fusion.overlap import check_pictures, extend_infrared
+from streamfuse.fusion.overlap import check_pictures, coverage, extend_infrared
 from streamfuse.registry import Options
 
 Band = npt.NDArray[np.int16]
@@ -57,9 +57,8 @@ class LaplacianFuser:
 
     def fuse(self, ir: Image8, vis: Image8, *, valid: Mask | None = None) -> Image8:
         check_pictures(ir, vis, valid)
-        covered: Mask | None = None
-        if valid is not None and cv2.countNonZero(valid) < valid.size:
-            covered = np.asarray(cv2.threshold(valid, 0, 255, cv2.THRESH_BINARY)[1], np.uint8)
+        covered = coverage(valid)
+        if covered is not None:
             ir = extend_infrared(ir, covered)
         bands: list[Band] = []
         for _ in range(self._options.levels):

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from streamfuse.frame import Image8, Mask
 from streamfuse.fusion.live_composition import LiveComposition
-from streamfuse.fusion.overlap import prepare_infrared
+from streamfuse.fusion.overlap import check_pictures, coverage, extend_infrared, faded
 from streamfuse.fusion.patches import Floats
 from streamfuse.nn.live_fusion import LiveFusion, shares
 from streamfuse.nn.models import load_model
@@ -71,13 +71,18 @@ class LiveFuser:
 
     @torch.inference_mode()
     def fuse(self, ir: Image8, vis: Image8, *, valid: Mask | None = None) -> Image8:
-        ir = prepare_infrared(ir, vis, valid)
+        check_pictures(ir, vis, valid)
+        covered = coverage(valid)
+        if covered is not None:
+            # With the visible picture in its place out there, what is bright in that would be a warm body.
+            ir = extend_infrared(ir, covered)
         composition = self._composition
         if composition is None or composition.shape != vis.shape:
             composition = self._composition = LiveComposition((vis.shape[0], vis.shape[1]))
             self.reset()
         decided = self._decide(*composition.look(ir, vis))
-        return self._calm(composition.compose(shares(decided).numpy()))
+        fused = self._calm(composition.compose(shares(decided).numpy()))
+        return fused if covered is None else faded(fused, vis, covered)
 
     def _decide(self, means: Floats, gradients: Floats) -> torch.Tensor:
         """(3, h, w), see `LiveFusion.decide`."""

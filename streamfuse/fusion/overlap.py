@@ -7,7 +7,7 @@ from streamfuse.errors import DataError
 from streamfuse.frame import Image8, Mask
 
 FEATHER_PX = 8
-"""Width of the ramp from visible to infrared inside the valid border: a hard seam draws the eye, a wide
+"""Width of the ramp from visible to fused inside the valid border: a hard seam draws the eye, a wide
 one gives away infrared; 8 px hides a step of 60 grey levels at 640x480."""
 
 
@@ -32,8 +32,7 @@ def check_pictures(ir: Image8, vis: Image8, valid: Mask | None) -> None:
 def prepare_infrared(ir: Image8, vis: Image8, valid: Mask | None) -> Image8:
     """The infrared picture with the visible luma in place of what `valid` excludes, uint8 (H, W).
 
-    The change-over is a ramp that lies wholly inside the valid region. No value of `ir` outside `valid`
-    has any influence, so that nothing can bleed in through a filter window.
+    No value of `ir` outside `valid` has any influence, so that nothing can bleed in through a filter window.
 
     Args:
         ir: uint8 (H, W). vis: uint8 (H, W). valid: uint8 (H, W), non-zero where `ir` holds picture.
@@ -42,15 +41,26 @@ def prepare_infrared(ir: Image8, vis: Image8, valid: Mask | None) -> Image8:
         DataError: shapes or types do not fit.
     """
     check_pictures(ir, vis, valid)
+    covered = coverage(valid)
+    return ir if covered is None else faded(ir, vis, covered)
+
+
+def coverage(valid: Mask | None) -> Mask | None:
+    """255 where the infrared holds picture and 0 elsewhere; None where it does everywhere."""
     if valid is None or cv2.countNonZero(valid) == valid.size:
-        return ir
+        return None
+    return np.asarray(cv2.threshold(valid, 0, 255, cv2.THRESH_BINARY)[1], np.uint8)
+
+
+def faded(picture: Image8, vis: Image8, covered: Mask) -> Image8:
+    """`picture` where it is `covered` (255, else 0), `vis` elsewhere, uint8 (H, W); the change-over is a ramp
+    that lies wholly inside."""
     side = (2 * FEATHER_PX + 1, 2 * FEATHER_PX + 1)
-    inner = cv2.erode(valid, np.ones(side, np.uint8))
-    inner = cv2.threshold(inner, 0, 255, cv2.THRESH_BINARY)[1]
+    inner = cv2.erode(covered, np.ones(side, np.uint8))
     weight = cv2.blur(inner, side, borderType=cv2.BORDER_REPLICATE)
-    ir_part = cv2.multiply(ir, weight, scale=1 / 255)
-    vis_part = cv2.multiply(vis, cv2.bitwise_not(weight), scale=1 / 255)
-    return np.asarray(cv2.add(ir_part, vis_part), dtype=np.uint8)
+    inside = cv2.multiply(picture, weight, scale=1 / 255)
+    outside = cv2.multiply(vis, cv2.bitwise_not(weight), scale=1 / 255)
+    return np.asarray(cv2.add(inside, outside), dtype=np.uint8)
 
 
 def extend_infrared(ir: Image8, covered: Mask) -> Image8:
