@@ -58,7 +58,7 @@ class LiveComposition:
         Args:
             ir, vis: uint8 (H, W).
         """
-        for picture, framed in zip((ir, vis), self._pictures, strict=False):
+        for picture, framed in zip((ir, vis), self._pictures[:BRIGHTER], strict=True):
             below, right = (of - HALF - side for of, side in zip(framed.shape, self.shape, strict=True))
             cv2.copyMakeBorder(picture, HALF, below, HALF, right, cv2.BORDER_REPLICATE, dst=framed)
         cv2.max(self._pictures[IR], self._pictures[VIS], dst=self._pictures[BRIGHTER])
