@@ -22,6 +22,7 @@ from streamfuse.spans import Trace
 DEFAULT_CASES = (
     "registration.model=live",
     "registration.model=live registration.precision=float32",
+    "registration.model=live fusion.model=live",
     "registration.model=blocks",
     "registration.model=ecc",
 )
