@@ -27,7 +27,7 @@ from streamfuse.registry import Options, Registry
 from streamfuse.sinks import SINKS
 
 DEFAULT_REGISTRAR = "live"
-DEFAULT_FUSER = "laplacian"
+DEFAULT_FUSER = "people"
 
 
 class WorkerOptions(TemporalOptions):

@@ -12,8 +12,12 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 import cv2
+
+T = TypeVar("T")
 
 MOST_THREADS = 4
 """Pictures are worked on at about 400 x 304: more threads have too little to do each."""
@@ -26,6 +30,29 @@ _before: list[tuple[int, int]] = []
 def available_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class SecondThread:
+    """A thread for what can go on beside the fusing one; without a core to spare all is done at once.
+
+    Args:
+        device: where networks compute: beside a GPU nothing is worth a thread.
+    """
+
+    def __init__(self, name: str, *, device: str = "cpu") -> None:
+        spare = device == "cpu" and available_cores() > 1
+        self._pool = ThreadPoolExecutor(1, f"streamfuse-{name}") if spare else None
+
+    def submit(self, work: Callable[[], T]) -> Future[T]:
+        """Have it done, after what was given before. What it raises the future raises."""
+        return done_at_once(work) if self._pool is None else self._pool.submit(work)
+
+
+def done_at_once(work: Callable[[], T]) -> Future[T]:
+    """As `SecondThread.submit` without the thread."""
+    done: Future[T] = Future()
+    done.set_result(work())
+    return done
 
 
 def default_threads() -> int:

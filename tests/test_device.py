@@ -23,7 +23,7 @@ from streamfuse.config import Component, WorkerOptions
 from streamfuse.device.build import lives_on_device
 from streamfuse.device.graph import Replay
 from streamfuse.device.layout import Field, Layout
-from streamfuse.device.live import LiveEstimator, NetworkFuser
+from streamfuse.device.live import LiveEstimator, NetworkFuser, PeopleFuser
 from streamfuse.device.memory import Rows
 from streamfuse.device.mepma import MepmaEstimator
 from streamfuse.device.program import Pass, Program, Rules
@@ -34,6 +34,7 @@ from streamfuse.device.worker import DeviceWorker
 from streamfuse.errors import CalibrationError
 from streamfuse.frame import FramePair, Rung, Status
 from streamfuse.fusion import FUSERS
+from streamfuse.nn.live_fusion import LiveFusion
 from streamfuse.nn.live_registration import LiveRegistration
 from streamfuse.nn.mepma import MEPMA
 from streamfuse.nn.models import build_model, own_state
@@ -331,13 +332,14 @@ def moved(thing: Any, device: str, seen: set[int]) -> None:
     elif hasattr(thing, "__dict__") or isinstance(thing, dict):
         members = thing if isinstance(thing, dict) else vars(thing)
         for name, value in members.items():
-            if isinstance(value, torch.Tensor | tuple):
+            if isinstance(value, torch.Tensor | tuple | list):
                 members[name] = tree_map_only(torch.Tensor, lambda tensor: tensor.to(device), value)
-            else:
-                moved(value, device, seen)
+                value = [leaf for leaf in tree_leaves(value) if not isinstance(leaf, torch.Tensor)]
+            for one in value if isinstance(value, list) else [value]:
+                moved(one, device, seen)
 
 
-@pytest.mark.parametrize("kind", ["live", "mepma"])
+@pytest.mark.parametrize("kind", ["live", "people", "mepma"])
 def test_no_pass_asks_the_host_for_anything(kind: str) -> None:
     """Values cannot be read from device `meta`, nor tensors of the host be mixed in. What is found here in a
     network would end the recording of its graph: `.item()`, `torch.tensor(...)`, a list as an index.
@@ -346,12 +348,14 @@ def test_no_pass_asks_the_host_for_anything(kind: str) -> None:
     lens = Intrinsics(fx=100, fy=100, cx=32, cy=24, distortion=(-0.1, 0.0, 0.0, 0.0))
     plain = RigCalibration.identity(ir_size=(64, 48), vis_size=(128, 96))
     rig = Rigs(plain.model_copy(update={"ir_intrinsics": lens}), count=3, device=cpu)
-    if kind == "live":
+    if kind != "mepma":
         network = build_model("live-registration")
         assert isinstance(network, LiveRegistration)
         estimator = LiveEstimator(network, shape, passes=2, precision="float32", device=cpu)
-        fuser = NetworkFuser(build_model("live-fusion"), shape, device=cpu)
-        program = Program(rig, estimator, fuser, rules=RULES, device=cpu)
+        fusion = build_model("live-fusion")
+        assert isinstance(fusion, LiveFusion)
+        made = NetworkFuser if kind == "live" else PeopleFuser
+        program = Program(rig, estimator, made(fusion, shape, device=cpu), rules=RULES, device=cpu)
     else:
         joint = MepmaEstimator(MEPMA().eval(), shape, dtype=torch.float32, device=cpu)
         program = Program(rig, joint, None, rules=RULES, device=cpu)

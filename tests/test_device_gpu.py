@@ -123,7 +123,7 @@ def test_in_the_steady_state_nothing_waits_and_memory_stays(clip: Clip) -> None:
 @pytest.mark.parametrize("mode", ["causal", "interpolate"])
 def test_the_default_configuration_moves_the_infrared_as_on_the_cpu(mode: MotionMode) -> None:
     some = thinned_pairs(film(frames=9, interval_s=1 / 30), mode)
-    config = (live()[0], Component("laplacian", FUSERS.load("laplacian").Options()))
+    config = (live()[0], Component("people", FUSERS.load("people").Options()))
     rig: dict[str, Any] = {"calibration": CALIBRATIONS["lenses"](1), "motion": mode}
     cpu = Worker(*config, options=WorkerOptions(device="cpu"), **rig)
     on_device = DeviceWorker(*config, device="cuda", options=WorkerOptions(), **rig)
@@ -136,7 +136,8 @@ def test_the_default_configuration_moves_the_infrared_as_on_the_cpu(mode: Motion
         moved += "motion" in other.extra
         difference = np.abs(colour.luma(one.image).astype(int) - colour.luma(other.image))
         assert difference.mean() < 0.5
-        assert np.percentile(difference, 99) <= 4  # see test_device_motion on this fuser
+        # On the device people are decided anew for every frame; see also test_device_motion on laplacian.
+        assert np.percentile(difference, 99) <= 8
     assert moved >= 4
 
 

@@ -82,7 +82,7 @@ def test_what_moves_is_where_the_cpu_worker_shows_it(clip: Clip, kind: str, mode
         assert other.pair.held == one.pair.held
 
 
-def test_the_default_fuser_fuses_what_was_moved(clip: Clip) -> None:
+def test_the_laplacian_fuser_fuses_what_was_moved(clip: Clip) -> None:
     """What goes into it is the same within 2 grey levels. Where the sources are equally active one of them
     decides which source is taken, so what comes out is not, for about a pixel in a hundred."""
     some = thinned_pairs(clip, "causal")

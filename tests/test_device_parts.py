@@ -11,6 +11,7 @@ from streamfuse.device.estimator import Found
 from streamfuse.device.filter import JUMPED, WITHHELD, FilterState
 from streamfuse.device.filter import FieldFilter as DeviceFilter
 from streamfuse.device.laplacian import LaplacianFuser as DeviceLaplacian
+from streamfuse.device.live import PeopleFuser as DevicePeople
 from streamfuse.device.mepma import EdgeAgreement
 from streamfuse.device.picture import faded, luma, replace_luma
 from streamfuse.device.pixels import Normalise, Resize
@@ -19,7 +20,11 @@ from streamfuse.device.solve import DeviceFit
 from streamfuse.flow import resample
 from streamfuse.frame import Registration, Status
 from streamfuse.fusion import colour, overlap
+from streamfuse.fusion.decisions import DecisionOptions
 from streamfuse.fusion.laplacian import LaplacianFuser
+from streamfuse.fusion.people import PeopleFuser
+from streamfuse.nn.live_fusion import LiveFusion
+from streamfuse.nn.models import load_model
 from streamfuse.registration.field_filter import FieldFilter
 from streamfuse.registration.fit import SplineFit, holding
 from streamfuse.registration.mepma import edge_agreement
@@ -63,6 +68,27 @@ def test_laplacian_bands_are_those_of_the_cpu(
         fuser = DeviceLaplacian(shape, options, device="cpu")
         found = fuser(tensor(ir), tensor(vis), tensor(valid) > 0)[0, 0].numpy()
         assert (found != wanted).mean() <= 5e-3 * holes
+
+
+def test_people_are_raised_as_on_the_cpu(rng: np.random.Generator) -> None:
+    """To the grey level but for single pixels where the mask ends, whatever the network thinks of people."""
+    shape = (123, 157)
+    ir, vis = (np.asarray(cv2.resize(soft(rng, (120, 156)), shape[::-1]), np.uint8) for _ in range(2))
+    valid = np.full(shape, 255, np.uint8)
+    valid[:, 140:] = 0
+    cpu = PeopleFuser(DecisionOptions(precision="float32"))
+    network = load_model(LiveFusion.NAME)
+    assert isinstance(network, LiveFusion)
+    device = DevicePeople(network, shape, device=torch.device("cpu"))
+    for bias in (-9.0, 0.0, 9.0):
+        for one in (network, cpu._decisions._network):
+            with torch.no_grad():
+                one.leave.bias[2] = bias
+        cpu.reset()
+        wanted = cpu.fuse(ir, vis, valid=valid).astype(int)
+        with torch.inference_mode():
+            found = device(tensor(ir), tensor(vis), tensor(valid) > 0)[0, 0].numpy()
+        assert np.mean(np.abs(found - wanted) > 1) <= 5e-3
 
 
 def test_small_motion_fields_are_enlarged_as_on_the_cpu(rng: np.random.Generator) -> None:

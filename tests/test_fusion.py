@@ -1,6 +1,6 @@
 """The contract of every fuser, and what is particular to some."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -29,10 +29,11 @@ SIZES = [(480, 640), (61, 83), (16, 16), (7, 5), (2, 3), (1, 1)]
 
 
 @pytest.fixture(params=KINDS)
-def fuser(request: pytest.FixtureRequest) -> Fuser:
+def fuser(request: pytest.FixtureRequest) -> Iterator[Fuser]:
     kind = FUSERS.load(request.param)
     made: Fuser = kind(kind.Options(), device="cpu")
-    return made
+    yield made
+    made.reset()
 
 
 def textured(shape: tuple[int, int], seed: int) -> Image8:
@@ -188,14 +189,14 @@ def test_on_real_pairs_each_fuser_does_what_it_is_for(shared_data: Path) -> None
 def test_live_decisions_settle_and_are_forgotten_by_reset() -> None:
     kind = FUSERS.load("live")
     fuser = kind(kind.Options())
-    fuser._network = taking(visible=9.0)
+    fuser._decisions._network = taking(visible=9.0)
     first = textured((64, 80), 20), textured((64, 80), 21)
     taken = fuser.fuse(*first)
-    fuser._network = taking(visible=-9.0)
+    fuser._decisions._network = taking(visible=-9.0)
     followed = [fuser.fuse(*first) for _ in range(12)]
     np.testing.assert_array_equal(followed[0], taken, "one frame decides nothing")
     np.testing.assert_allclose(followed[-1], np.maximum(*first), atol=3)
-    fuser._network = taking(visible=9.0)
+    fuser._decisions._network = taking(visible=9.0)
     fuser.reset()
     np.testing.assert_array_equal(fuser.fuse(*first), taken)
 
@@ -212,7 +213,7 @@ def taking(*, visible: float) -> LiveFusion:
 def test_live_calms_noise_and_lets_everything_else_pass_at_once() -> None:
     kind = FUSERS.load("live")
     fuser = kind(kind.Options())
-    fuser._network = taking(visible=-9.0)
+    fuser._decisions._network = taking(visible=-9.0)
     vis = (textured((64, 80), 20) // 2 + 100).astype(np.uint8)
     dark = np.zeros_like(vis)
     first = fuser.fuse(dark, vis)
@@ -227,14 +228,15 @@ def test_live_calms_noise_and_lets_everything_else_pass_at_once() -> None:
     np.testing.assert_array_equal(fuser.fuse(dark, noisy), noisy)
 
 
-def test_live_shows_marked_people_as_the_infrared_does_and_texture_as_the_maximum_does(
-    shared_data: Path,
+@pytest.mark.parametrize("name", ["live", "people"])
+def test_marked_people_are_shown_as_the_infrared_does_and_texture_as_the_maximum_does(
+    shared_data: Path, name: str
 ) -> None:
-    live, maximum = (FUSERS.load(name)(FUSERS.load(name).Options()) for name in ("live", "max"))
+    learned, maximum = (FUSERS.load(kind)(FUSERS.load(kind).Options()) for kind in (name, "max"))
     people: list[float] = []
     for scene in scenes(shared_data / "data"):
-        live.reset()
-        fused = [fuser.fuse(scene.ir, scene.vis) for fuser in (live, maximum)]
+        learned.reset()
+        fused = [fuser.fuse(scene.ir, scene.vis) for fuser in (learned, maximum)]
         ours, theirs = (texture_kept(scene.ir, scene.vis, f) for f in fused)
         assert ours > 0.98 * theirs
         for box in scene.boxes:
@@ -243,6 +245,18 @@ def test_live_shows_marked_people_as_the_infrared_does_and_texture_as_the_maximu
             assert ours > 0.95 * theirs
             people.append(ours)
     assert np.mean(people) > 0.8
+
+
+def test_people_is_laplacian_where_nobody_is_seen_and_never_darker() -> None:
+    by_name = {name: FUSERS.load(name)(FUSERS.load(name).Options()) for name in ("people", "laplacian")}
+    for bias, least in ((-50, 0.0), (50, 0.2)):
+        by_name["people"].reset()
+        with torch.no_grad():
+            by_name["people"]._decisions._network.leave.bias[2] = bias
+        ir, vis = textured((96, 128), 1), textured((96, 128), 2)
+        people, plain = (by_name[name].fuse(ir, vis) for name in ("people", "laplacian"))
+        assert (people >= plain).all()
+        assert (np.mean(people != plain) > least) if bias > 0 else (people == plain).all()
 
 
 @pytest.mark.parametrize("clip", ["0111_1716", "1230_1202"])
@@ -317,7 +331,7 @@ def test_where_a_dark_infrared_ends_nobody_is_seen(seen_from: int) -> None:
     for mask in (None, valid):
         kind = FUSERS.load("live")
         fuser = kind(kind.Options(precision="float32"), device="cpu")
-        fuser._network.leave.bias.data[2] += 50
+        fuser._decisions._network.leave.bias.data[2] += 50
         pictures.append(fuser.fuse(ir, vis, valid=mask))
     whole, partly = pictures
     assert (cv2.subtract(partly, cv2.max(whole, vis)) <= 1).all()

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from streamfuse.frame import Image8
-from streamfuse.fusion.live import LiveFuser, LiveOptions
+from streamfuse.fusion.decisions import DecisionOptions
+from streamfuse.fusion.live import LiveFuser
 from streamfuse.fusion.live_composition import LiveComposition
 from streamfuse.fusion.overlap import extend_infrared, faded
 from streamfuse.nn.live_fusion import CELL, LiveFusion, shares
@@ -47,7 +48,7 @@ def test_a_rendered_street_is_fused_as_the_network_does(
     ir, vis = (np.ascontiguousarray(picture[: size[0], : size[1]]) for picture in pair(name, at_s))
     valid = np.zeros_like(vis)
     valid[:, : round(covered * size[1])] = 255
-    fused = LiveFuser(LiveOptions(precision="float32")).fuse(ir, vis, valid=valid)
+    fused = LiveFuser(DecisionOptions(precision="float32")).fuse(ir, vis, valid=valid)
     seen = extend_infrared(ir, valid)
     with torch.inference_mode():
         expected = fuse_image(load_model(LiveFusion.NAME), seen, vis)
@@ -92,7 +93,7 @@ def test_whatever_is_decided_is_composed_as_the_network_does(shape: tuple[int, i
 
 
 def test_a_picture_given_out_does_not_change_with_the_next_one() -> None:
-    fuser = LiveFuser(LiveOptions())
+    fuser = LiveFuser(DecisionOptions())
     first = fuser.fuse(picture(1, (64, 80)), picture(2, (64, 80)))
     kept = first.copy()
     second = fuser.fuse(picture(3, (64, 80)), picture(4, (64, 80)))
@@ -103,7 +104,7 @@ def test_a_picture_given_out_does_not_change_with_the_next_one() -> None:
 
 
 def test_nothing_of_pictures_of_another_size_is_left() -> None:
-    used, fresh = LiveFuser(LiveOptions()), LiveFuser(LiveOptions())
+    used, fresh = LiveFuser(DecisionOptions()), LiveFuser(DecisionOptions())
     for seed in range(3):
         used.fuse(picture(seed, (64, 80)), picture(seed + 100, (64, 80)))
     for seed in range(3, 6):

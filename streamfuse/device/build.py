@@ -8,7 +8,7 @@ from streamfuse.calibration.calibration import RigCalibration
 from streamfuse.config import Component
 from streamfuse.device.estimator import DeviceFuser, Estimator
 from streamfuse.device.laplacian import LaplacianFuser
-from streamfuse.device.live import LiveEstimator, NetworkFuser, maximum
+from streamfuse.device.live import LiveEstimator, NetworkFuser, PeopleFuser, maximum
 from streamfuse.device.mepma import MepmaEstimator
 from streamfuse.device.program import Program, Rules
 from streamfuse.device.rig import Rigs
@@ -21,6 +21,7 @@ from streamfuse.registration.mepma import DTYPES
 
 REGISTRAR_NETWORKS: dict[str, type[Network] | None] = {"live": LiveRegistration, "mepma": MEPMA, "none": None}
 FUSER_NETWORKS: dict[str, type[Network] | None] = {
+    "people": LiveFusion,
     "live": LiveFusion,
     "mepma": MEPMA,
     "laplacian": None,
@@ -87,6 +88,9 @@ class Parts:
     def _device_fuser(self, shape: tuple[int, int]) -> DeviceFuser:
         if isinstance(self._fuser, MEPMA):
             return self._mepma(self._fuser, shape, self._fusion.options).fuse_alone
+        if self._fusion.kind == "people":
+            assert isinstance(self._fuser, LiveFusion)
+            return PeopleFuser(self._fuser, shape, device=self._device)
         if self._fuser is not None:
             return NetworkFuser(self._fuser, shape, device=self._device)
         if self._fusion.kind == "max":

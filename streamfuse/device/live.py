@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from streamfuse.device.estimator import Found
-from streamfuse.device.laplacian import Extension
+from streamfuse.device.laplacian import Extension, LaplacianFuser
 from streamfuse.device.picture import faded
 from streamfuse.device.pixels import Normalise, Resize, pull, whole
 from streamfuse.device.solve import DeviceFit
+from streamfuse.fusion.laplacian import LaplacianOptions
+from streamfuse.nn.live_fusion import LiveFusion
 from streamfuse.nn.live_registration import LiveRegistration, Matches, StageConfig
 from streamfuse.nn.network import Network
 from streamfuse.nn.precision import Precision, is_reduced
@@ -203,3 +205,19 @@ class NetworkFuser:
     def __call__(self, ir: Tensor, vis: Tensor, valid: Tensor) -> Tensor:
         fused: Tensor = self._network(self._extended(ir, valid) / 255, vis / 255)
         return faded(whole(255 * fused), vis, valid)
+
+
+class PeopleFuser:
+    """The `people` fuser: a picture fused by the Laplacian pyramid, with people raised. shape: (H, W)."""
+
+    def __init__(self, network: LiveFusion, shape: tuple[int, int], *, device: torch.device) -> None:
+        self._network = network
+        self._laplacian = LaplacianFuser(shape, LaplacianOptions(), device=device)
+        self._extended = Extension(shape, device=device)
+
+    def __call__(self, ir: Tensor, vis: Tensor, valid: Tensor) -> Tensor:
+        fused = self._laplacian(ir, vis, valid)
+        infrared = self._extended(ir, valid) / 255
+        means, gradients = self._network.look(infrared, vis / 255)
+        people = self._network.people(infrared, means, self._network.decide(means, gradients))
+        return torch.where(valid, torch.maximum(fused, whole(255 * people)), fused)

@@ -10,6 +10,7 @@ FUSERS = Registry(
         "laplacian": "streamfuse.fusion.laplacian:LaplacianFuser",
         "guided": "streamfuse.fusion.guided:GuidedFuser",
         "live": "streamfuse.fusion.live:LiveFuser",
+        "people": "streamfuse.fusion.people:PeopleFuser",
         "mepma": "streamfuse.registration.mepma:MepmaModel",
     },
 )

@@ -60,6 +60,10 @@ class LaplacianFuser:
         covered = coverage(valid)
         if covered is not None:
             ir = extend_infrared(ir, covered)
+        return self.fuse_continued(ir, vis, covered)
+
+    def fuse_continued(self, ir: Image8, vis: Image8, covered: Mask | None) -> Image8:
+        """As `fuse`, of infrared that goes on beyond what is `covered` (255, else 0; None: all)."""
         bands: list[Band] = []
         for _ in range(self._options.levels):
             if min(ir.shape) < 2 * MIN_BAND_SIDE:

@@ -91,8 +91,7 @@ class LiveComposition:
             shares: float32 (3, h, w), to take the visible, to take the infrared, people, 0..1.
         """
         ir, vis, brighter = (_halved(means) for means in self._means)
-        around = _mean(ir, WIDE)
-        cold = 1 - ((ir - around) * WARM_SLOPE - WARM_START).clip(0, 1)
+        cold = _cold(ir)
         darkest = self._paint_brighter()
         visible, infrared = EDGE * (shares[:2] - 0.5) + 0.5
         taken, lent = highest(visible) > 0, highest(infrared) > 0
@@ -103,10 +102,18 @@ class LiveComposition:
             if lent.any():
                 self._go_over(fused, IR, infrared, _mean_over(cold, brighter - ir, LOW), at)
             at.write(self._fused, fused.clamp_min_(darkest))
-        people = shares[2] * (1 + _mean_over(cold, (vis - ir).clip(0), WIDE))
         # But for a TIE, the picture is nowhere darker than the infrared where the visible was not taken
-        if at := Patches(highest(people) > np.where(taken, 0, 1 - TIE)):
-            self._raise_people(people, -around * WARM_SLOPE - WARM_START, at)
+        self._raise_people(shares[2], np.where(taken, 0, 1 - TIE))
+        return self._inside(self._fused).copy()
+
+    def with_people(self, fused: Image8, share: Floats) -> Image8:
+        """A picture fused in another way, uint8 (H, W), with people as bright as `compose` makes them.
+
+        Args:
+            share: float32 (h, w), of people, 0..1.
+        """
+        self._inside(self._fused)[:] = fused
+        self._raise_people(share, 0)
         return self._inside(self._fused).copy()
 
     def _paint_brighter(self) -> int:
@@ -128,10 +135,17 @@ class LiveComposition:
         lifted = at.spread(255 * lift).add_(at.read(self._pictures[source]))
         fused.lerp_(lifted, at.spread(share).clamp_(0, 1))
 
-    def _raise_people(self, share: Floats, warm: Floats, at: Patches) -> None:
-        ir = at.read(self._pictures[IR])
-        warmth = at.spread(warm).add_(ir, alpha=WARM_SLOPE / 255).clamp_(0, 1)
-        raised = at.spread(share).mul_(warmth).sub_(1).mul_(255).add_(ir)
+    def _raise_people(self, share: Floats, least: Floats | float) -> None:
+        """In what is painted, in the patches with more than the `least` of share and what is hidden."""
+        ir, vis, _ = (_halved(means) for means in self._means)
+        people = share * (1 + _mean_over(_cold(ir), (vis - ir).clip(0), WIDE))
+        at = Patches(highest(people) > least)
+        if not at:
+            return
+        pixels = at.read(self._pictures[IR])
+        warmth = at.spread(-_mean(ir, WIDE) * WARM_SLOPE - WARM_START)
+        warmth.add_(pixels, alpha=WARM_SLOPE / 255).clamp_(0, 1)
+        raised = at.spread(people).mul_(warmth).sub_(1).mul_(255).add_(pixels)
         at.write(self._fused, raised.clamp_min_(at.read(self._fused)))
 
     def _inside(self, framed: Image8) -> Image8:
@@ -155,6 +169,11 @@ def _halved(samples: Floats) -> Floats:
 def _mean(x: Floats, side: int) -> Floats:
     """Local mean over `side` x `side` cells, of those that there are."""
     return _sum(x, side) / _counts(x.shape, side)
+
+
+def _cold(ir: Floats) -> Floats:
+    """Of the infrared's cells, 0..1."""
+    return np.asarray(1 - ((ir - _mean(ir, WIDE)) * WARM_SLOPE - WARM_START).clip(0, 1), np.float32)
 
 
 def _mean_over(cold: Floats, x: Floats, side: int) -> Floats:

@@ -17,7 +17,7 @@ lifted infrared: as much brighter than what is around them as the infrared shows
 The result is continuous but for TIE: nothing jumps where the sources cross, nor between cells.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -80,6 +80,19 @@ def _mean(x: Tensor, side: int) -> Tensor:
     return F.avg_pool2d(x, (1, side), 1, (0, side // 2), count_include_pad=False)
 
 
+def _cold(ir_cells: Tensor) -> Tensor:
+    return 1 - ((ir_cells - _mean(ir_cells, WIDE)) * WARM_SLOPE - WARM_START).clamp(0, 1)
+
+
+def _spread(maps: Tensor, picture: Tensor) -> Iterator[Tensor]:
+    """Maps of the cells at the pixels of a picture, one by one, to be worked on in place: memory that is
+    touched for the first time costs more than the arithmetic."""
+    rows, columns = picture.shape[2:]
+    for one in maps.chunk(maps.shape[1], dim=1):
+        spread = F.interpolate(one, scale_factor=CELL, mode="bilinear", align_corners=False)
+        yield spread[:, :, :rows, :columns]
+
+
 def _visible_wins(means: Tensor) -> Tensor:
     """Share of the picture where the visible is the brighter one, (B, 1, 1, 1)."""
     return (means[:, 1:2] > means[:, :1]).to(means.dtype).mean((2, 3), keepdim=True)
@@ -110,38 +123,31 @@ class LiveFusion(Network):
     @staticmethod
     def compose(ir: Tensor, vis: Tensor, means: Tensor, decided: Tensor) -> Tensor:
         """The fused picture by what was decided (`decide`), with the means of the same pictures (`look`)."""
-        rows, columns = ir.shape[2:]
         cells = F.avg_pool2d(means, CELL // SAMPLE)
         ir_cells, vis_cells, brighter_cells = cells.chunk(3, dim=1)
-        around = _mean(ir_cells, WIDE)
-        cold = 1 - ((ir_cells - around) * WARM_SLOPE - WARM_START).clamp(0, 1)
+        cold = _cold(ir_cells)
         vis_lost = _mean(brighter_cells - vis_cells, LOW)
         ir_lost = _mean(cold * (brighter_cells - ir_cells), LOW) / _mean(cold, LOW).clamp_min(LEAST_COLD)
-        hidden = _mean(cold * F.relu(vis_cells - ir_cells), WIDE) / _mean(cold, WIDE).clamp_min(LEAST_COLD)
         share = shares(decided)
-        maps = torch.cat(
-            [
-                EDGE * (share[:, :2] - 0.5) + 0.5,
-                F.relu(vis_lost - DROP),
-                ir_lost,
-                -around * WARM_SLOPE - WARM_START,
-                share[:, 2:] * (1 + hidden),
-            ],
-            1,
-        )
-        # One by one and in place: memory that is touched for the first time costs more than the arithmetic
-        visible, infrared, vis_lifted, ir_lifted, warm, raised = (
-            F.interpolate(x, scale_factor=CELL, mode="bilinear", align_corners=False)[:, :, :rows, :columns]
-            for x in maps.chunk(6, dim=1)
-        )
+        maps = torch.cat([EDGE * (share[:, :2] - 0.5) + 0.5, F.relu(vis_lost - DROP), ir_lost], 1)
+        visible, infrared, vis_lifted, ir_lifted = _spread(maps, ir)
         preference = TIE * (TIE_SLOPE * (_visible_wins(means) - 0.5)).clamp(-1, 1)
         brighter = torch.where(ir + preference > vis, ir, vis)
         fused = torch.lerp(brighter, vis_lifted.add_(vis), visible.clamp_(0, 1))
         fused.lerp_(ir_lifted.add_(ir), infrared.clamp_(0, 1))
         fused.clamp_min_(brighter.amin((2, 3), keepdim=True))
-        # Where there are no people, or nothing is warm, this is below 0
-        raised.mul_(warm.add_(ir, alpha=WARM_SLOPE).clamp_(0, 1)).add_(ir).sub_(1)
-        return torch.maximum(fused, raised).clamp_max_(1)
+        return torch.maximum(fused, LiveFusion.people(ir, means, decided)).clamp_max_(1)
+
+    @staticmethod
+    def people(ir: Tensor, means: Tensor, decided: Tensor) -> Tensor:
+        """Lifted infrared where there are people, for any picture to be no darker than; below 0 where there
+        are none or nothing is warm. Arguments as of `compose`."""
+        ir_cells, vis_cells, _ = F.avg_pool2d(means, CELL // SAMPLE).chunk(3, dim=1)
+        cold = _cold(ir_cells)
+        hidden = _mean(cold * F.relu(vis_cells - ir_cells), WIDE) / _mean(cold, WIDE).clamp_min(LEAST_COLD)
+        share = shares(decided)[:, 2:] * (1 + hidden)
+        warm, raised = _spread(torch.cat([-_mean(ir_cells, WIDE) * WARM_SLOPE - WARM_START, share], 1), ir)
+        return raised.mul_(warm.add_(ir, alpha=WARM_SLOPE).clamp_(0, 1)).add_(ir).sub_(1)
 
     @staticmethod
     def look(ir: Tensor, vis: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,9 +12,9 @@ as well.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import cv2
 import numpy as np
@@ -36,9 +36,8 @@ from streamfuse.registration.registrar import Search
 from streamfuse.registration.working import normalise, sample, to_working
 from streamfuse.registry import Options
 from streamfuse.spans import span
-from streamfuse.threads import available_cores
+from streamfuse.threads import SecondThread, done_at_once
 
-T = TypeVar("T")
 StageName = Literal["coarse", "fine"]
 Start = Literal["cold", "warm"]
 MIN_SIDE = 32
@@ -96,9 +95,7 @@ class LiveRegistrar:
         self.options = options
         self.device = device
         self.network = network.eval()
-        self._thread: ThreadPoolExecutor | None = None
-        if device == "cpu" and available_cores() > 1:
-            self._thread = ThreadPoolExecutor(1, "streamfuse-visible")
+        self._beside = SecondThread("visible", device=device).submit
         self._stages: dict[StageName, Stage] = {"coarse": network.coarse, "fine": network.fine}
         self._penalties = {
             "coarse": network.coarse_penalty.detach().cpu(),
@@ -145,7 +142,7 @@ class LiveRegistrar:
     def search(self, ir: Image8, vis: Image8, *, valid: Mask | None = None) -> Search:
         """See `PiecewiseRegistrar`: 2 pieces, 3 for each of `passes`, each half a warm pass long and done
         from one step to the next."""
-        pieces = self._pieces(ir, vis, valid, self._at_once)
+        pieces = self._pieces(ir, vis, valid, done_at_once)
         attempt: Attempt | None = None
         while attempt is None:
             under_way = self._beside(lambda: next(pieces))
@@ -266,16 +263,6 @@ class LiveRegistrar:
         with span("fit"):
             fit = geometry.coarse(mean, precision, log_penalty=self._penalties["coarse"])
         return fit.coefficients
-
-    def _beside(self, work: Callable[[], T]) -> Future[T]:
-        """Have it done on the second thread, after what was given to that before."""
-        return self._at_once(work) if self._thread is None else self._thread.submit(work)
-
-    @staticmethod
-    def _at_once(work: Callable[[], T]) -> Future[T]:
-        done: Future[T] = Future()
-        done.set_result(work())
-        return done
 
     @torch.inference_mode()
     def _encode(self, part: str, plane: npt.NDArray[np.float32]) -> Tensor:

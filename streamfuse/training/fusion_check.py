@@ -11,7 +11,7 @@ from streamfuse.training.data import Pair
 from streamfuse.training.fusion import ratio_to_maximum, required
 
 OURS = "live"
-OTHERS = ("laplacian", "guided")
+OTHERS = ("people", "laplacian", "guided")
 SAMPLES = 6
 """Pairs that a report shows."""
 
