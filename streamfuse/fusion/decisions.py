@@ -18,9 +18,6 @@ from streamfuse.nn.precision import Precision, is_reduced
 from streamfuse.registry import Options
 from streamfuse.threads import SecondThread
 
-FOLLOW = 0.25
-"""Weight of the newest decisions in their running mean: they settle within some five frames and do not
-flicker."""
 DECIDE_EVERY = 2
 """Frames. Over the M2VD clips the picture differs from that of a decision for every frame by 0.01 to 0.08
 grey levels on average, by more than 8 at 0.2 % of the pixels at most; it is as steady, and people stand out
@@ -38,14 +35,19 @@ class DecisionOptions(Options):
 
 
 class Decisions:
-    """The network and what it has decided for the pictures of one stream pair."""
+    """The network and what it has decided for the pictures of one stream pair.
 
-    def __init__(self, options: DecisionOptions, *, device: str) -> None:
+    Args:
+        follow: weight of the newest decisions in their running mean.
+    """
+
+    def __init__(self, options: DecisionOptions, *, follow: float, device: str) -> None:
         network = load_model(LiveFusion.NAME, weights=options.weights, device=device)
         assert isinstance(network, LiveFusion)
         dtype = torch.bfloat16 if is_reduced(options.precision, device) else torch.float32
         self._network = network.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._device = device
+        self._follow = follow
         self.reset()
 
     def reset(self) -> None:
@@ -71,7 +73,7 @@ class Decisions:
         if self._frames % DECIDE_EVERY == 0:
             self._under_way = self._beside(lambda: self._decide(means, gradients))
         before, now = self._followed, self._decided
-        self._followed = now if before is None else before.lerp(now, FOLLOW)
+        self._followed = now if before is None else before.lerp(now, self._follow)
         return shares(self._followed).numpy()
 
     @torch.inference_mode()

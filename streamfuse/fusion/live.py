@@ -17,6 +17,9 @@ from streamfuse.fusion.live_composition import LiveComposition
 from streamfuse.fusion.overlap import check_pictures, coverage, extend_infrared, faded
 from streamfuse.registry import Options
 
+FOLLOW = 0.25
+"""Of decisions: they settle within some five frames and do not flicker."""
+
 
 class LiveFuser:
     """See the module. Pictures of any size."""
@@ -24,7 +27,7 @@ class LiveFuser:
     Options: ClassVar[type[Options]] = DecisionOptions
 
     def __init__(self, options: DecisionOptions, *, device: str = "cpu") -> None:
-        self._decisions = Decisions(options, device=device)
+        self._decisions = Decisions(options, follow=FOLLOW, device=device)
         self._composition: LiveComposition | None = None
         self._calm = Calm()
 

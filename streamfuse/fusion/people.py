@@ -20,6 +20,8 @@ from streamfuse.fusion.live_composition import LiveComposition
 from streamfuse.fusion.overlap import check_pictures, coverage, extend_infrared
 from streamfuse.registry import Options
 
+FOLLOW = 0.5
+"""Of decisions: people walk. Where nothing is warm a share does nothing, so its flicker is not seen."""
 PEOPLE = 2
 """Which of the network's shares."""
 
@@ -31,7 +33,7 @@ class PeopleFuser:
 
     def __init__(self, options: DecisionOptions, *, device: str = "cpu") -> None:
         self._laplacian = LaplacianFuser(LaplacianOptions())
-        self._decisions = Decisions(options, device=device)
+        self._decisions = Decisions(options, follow=FOLLOW, device=device)
         self._composition: LiveComposition | None = None
         self._calm = Calm()
 
