@@ -11,6 +11,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from streamfuse.frame import Image8
+from streamfuse.fusion.live_composition import LiveComposition
 from streamfuse.fusion.patches import Floats
 from streamfuse.nn.live_fusion import LiveFusion, shares
 from streamfuse.nn.models import load_model
@@ -39,7 +41,12 @@ class Decisions:
 
     Args:
         follow: weight of the newest decisions in their running mean.
+
+    Attributes:
+        composition: of the pictures looked at last.
     """
+
+    composition: LiveComposition
 
     def __init__(self, options: DecisionOptions, *, follow: float, device: str) -> None:
         network = load_model(LiveFusion.NAME, weights=options.weights, device=device)
@@ -47,7 +54,7 @@ class Decisions:
         dtype = torch.bfloat16 if is_reduced(options.precision, device) else torch.float32
         self._network = network.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._device = device
-        self._follow = follow
+        self._follow_weight = follow
         self.reset()
 
     def reset(self) -> None:
@@ -58,13 +65,18 @@ class Decisions:
         self._followed: Tensor | None = None
         self._under_way: Future[Tensor] | None = None
 
-    def follow(self, means: Floats, gradients: Floats) -> Floats:
-        """Shares for the next picture, float32 (3, h, w), as of `LiveFusion.decide`, 0..1.
+    def look(self, ir: Image8, vis: Image8) -> Floats:
+        """Look at the next pictures, uint8 (H, W); pictures of another size begin anew.
 
-        Args:
-            means, gradients: what the network sees of it, float32 (3, 2 h, 2 w), see `LiveFusion.look`. Not
-                to be written to afterwards.
+        Returns:
+            Shares for them, float32 (3, h, w), as of `LiveFusion.decide`, 0..1.
         """
+        if self._frames == 0 or self.composition.shape != vis.shape:
+            self.reset()
+            self.composition = LiveComposition((vis.shape[0], vis.shape[1]))
+        return self._follow(*self.composition.look(ir, vis))
+
+    def _follow(self, means: Floats, gradients: Floats) -> Floats:
         if self._decided is None:
             self._decided = self._decide(means, gradients)
         elif self._under_way is not None:
@@ -73,7 +85,7 @@ class Decisions:
         if self._frames % DECIDE_EVERY == 0:
             self._under_way = self._beside(lambda: self._decide(means, gradients))
         before, now = self._followed, self._decided
-        self._followed = now if before is None else before.lerp(now, self._follow)
+        self._followed = now if before is None else before.lerp(now, self._follow_weight)
         return shares(self._followed).numpy()
 
     @torch.inference_mode()

@@ -13,7 +13,6 @@ import torch
 from streamfuse.frame import Image8, Mask
 from streamfuse.fusion.calm import Calm
 from streamfuse.fusion.decisions import DecisionOptions, Decisions
-from streamfuse.fusion.live_composition import LiveComposition
 from streamfuse.fusion.overlap import check_pictures, coverage, extend_infrared, faded
 from streamfuse.registry import Options
 
@@ -28,7 +27,6 @@ class LiveFuser:
 
     def __init__(self, options: DecisionOptions, *, device: str = "cpu") -> None:
         self._decisions = Decisions(options, follow=FOLLOW, device=device)
-        self._composition: LiveComposition | None = None
         self._calm = Calm()
 
     @torch.inference_mode()
@@ -38,11 +36,8 @@ class LiveFuser:
         if covered is not None:
             # With the visible picture in its place out there, what is bright in that would be a warm body.
             ir = extend_infrared(ir, covered)
-        composition = self._composition
-        if composition is None or composition.shape != vis.shape:
-            composition = self._composition = LiveComposition((vis.shape[0], vis.shape[1]))
-            self.reset()
-        fused = self._calm(composition.compose(self._decisions.follow(*composition.look(ir, vis))))
+        shares = self._decisions.look(ir, vis)
+        fused = self._calm(self._decisions.composition.compose(shares))
         return fused if covered is None else faded(fused, vis, covered)
 
     def reset(self) -> None:

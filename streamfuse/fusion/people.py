@@ -16,7 +16,6 @@ from streamfuse.frame import Image8, Mask
 from streamfuse.fusion.calm import Calm
 from streamfuse.fusion.decisions import DecisionOptions, Decisions
 from streamfuse.fusion.laplacian import LaplacianFuser, LaplacianOptions
-from streamfuse.fusion.live_composition import LiveComposition
 from streamfuse.fusion.overlap import check_pictures, coverage, extend_infrared
 from streamfuse.registry import Options
 
@@ -34,7 +33,6 @@ class PeopleFuser:
     def __init__(self, options: DecisionOptions, *, device: str = "cpu") -> None:
         self._laplacian = LaplacianFuser(LaplacianOptions())
         self._decisions = Decisions(options, follow=FOLLOW, device=device)
-        self._composition: LiveComposition | None = None
         self._calm = Calm()
 
     @torch.inference_mode()
@@ -43,13 +41,9 @@ class PeopleFuser:
         covered = coverage(valid)
         if covered is not None:
             ir = extend_infrared(ir, covered)
-        composition = self._composition
-        if composition is None or composition.shape != vis.shape:
-            composition = self._composition = LiveComposition((vis.shape[0], vis.shape[1]))
-            self.reset()
-        share = self._decisions.follow(*composition.look(ir, vis))[PEOPLE]
+        share = self._decisions.look(ir, vis)[PEOPLE]
         fused = self._laplacian.fuse_continued(ir, vis, covered)
-        raised = composition.with_people(fused, share)
+        raised = self._decisions.composition.with_people(fused, share)
         if covered is not None:
             raised = np.asarray(cv2.copyTo(raised, covered, fused), np.uint8)
         return self._calm(raised)
