@@ -25,7 +25,7 @@ from streamfuse.registry import Options
 from streamfuse.threads import use_threads
 from streamfuse.worker import PreparableRegistrar
 
-DEFAULT_MODELS = ("live", "blocks", "ecc", "dis", "laplacian")
+DEFAULT_MODELS = ("live", "blocks", "ecc", "dis", "people", "laplacian")
 DEFAULT_SIZES = ((320, 240), (640, 480), (1280, 960))
 BASELINE = "float32"
 PRECISIONS = (BASELINE, "bfloat16")
