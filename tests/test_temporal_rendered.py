@@ -12,14 +12,15 @@ from streamfuse.evaluation.warm import measure
 from streamfuse.evaluation.warm_footage import Added, Footage, field_at, places, rendered_footage
 from streamfuse.evaluation.warm_report import figures, reliability_lines
 from streamfuse.flow import to_flow
-from streamfuse.frame import Frame, FramePair, FusedFrame, Status
+from streamfuse.frame import Frame, FramePair, FusedFrame, Image8, Registration, Status
 from streamfuse.fusion.maximum import MaximumFuser
 from streamfuse.metrics.temporal import displacement_jitter
 from streamfuse.pipeline.statistics import Statistics
 from streamfuse.registration import REGISTRARS
+from streamfuse.registration.blocks import BlocksOptions
 from streamfuse.registration.options import TemporalOptions
 from streamfuse.registration.registrar import search
-from streamfuse.registration.temporal import TemporalRegistration
+from streamfuse.registration.temporal import TemporalRegistration, identity
 from streamfuse.synth.options import MotionOptions, RigOptions, SceneOptions
 from streamfuse.synth.scene import Scene
 from streamfuse.worker import Worker
@@ -93,6 +94,33 @@ def test_a_growing_deformation_is_undone_exactly() -> None:
         inner = np.s_[30:-30, 30:-30]
         assert np.abs(back.astype(float) - picture)[inner].mean() < 1.0
         assert np.abs(moved.astype(float) - picture)[inner].mean() > 4.0
+
+
+class Blind:
+    """A registrar that is sure there is nothing to do."""
+
+    def register(self, ir: Image8, vis: Image8, **_: object) -> Registration:
+        return identity(Status.OK, "", confidence=0.9)
+
+
+@pytest.mark.parametrize("kind", ["blocks", "blind"])
+def test_obscured_frames_are_judged_by_what_was_added(kind: str) -> None:
+    """A clip whose second half is fog: the field found before holds there, unless there was none."""
+    rng = np.random.default_rng(8)
+    scene = cv2.GaussianBlur(rng.integers(0, 256, (240, 320)).astype(np.uint8), (0, 0), 3)
+    scene = np.asarray(cv2.normalize(scene, None, 0, 255, cv2.NORM_MINMAX), np.uint8)
+    fogs = [np.clip(rng.normal(150, 2, scene.shape), 0, 255).astype(np.uint8) for _ in range(5)]
+    footage = Footage(name="fog", pairs=[(scene, scene)] * 5 + [(scene, fog) for fog in fogs])
+    registrar = REGISTRARS.load(kind)(BlocksOptions(), device="cpu") if kind == "blocks" else Blind()
+    report = measure(footage, registrar, seed=1)
+    if kind == "blind":
+        assert np.allclose(report.same_frame, report.unregistered, atol=1e-3)
+        return
+    assert report.obscured.tolist() == [False] * 5 + [True] * 5
+    shown = {figure.name.strip(): figure for figure in figures(report)}
+    assert shown["the worst frame of that, px"].passed
+    assert shown["the worst frame of that, px"].value == max(report.same_frame[5:])
+    assert min(report.cold.errors[5:]) > 5
 
 
 @pytest.mark.slow

@@ -73,6 +73,7 @@ class WarmReport:
     unregistered: error of no displacement. claims: (confidence, whether the error was below GOOD_PX) of all
     that the registrar said. column: one pixel column over time, cold above warm, uint8 (2 H, frames).
     right_start, wrong_start: errors of one refinement from the truth, and from its opposite.
+    same_frame: error of the field in use against the one in use in the same frame undeformed.
     """
 
     name: str
@@ -90,6 +91,7 @@ class WarmReport:
     claims: list[tuple[float, bool]] = field(default_factory=list)
     right_start: list[float] = field(default_factory=list)
     wrong_start: list[float] = field(default_factory=list)
+    same_frame: list[float] = field(default_factory=list)
 
     @property
     def obscured(self) -> npt.NDArray[np.bool_]:
@@ -149,6 +151,7 @@ def measure(
         used = _step(state, passes, number)
         report.in_use.fields.append(truth_warm.at(used))
         report.in_use.errors.append(truth_warm.error(used))
+        report.same_frame.append(own.of_frame(number, undone).error(used))
         for refined, took_ms in passes.warm:
             report.refined.errors.append(truth_warm.error(refined))
             report.refined.took_ms.append(took_ms)
@@ -237,6 +240,7 @@ class _Own:
         if not any(sound):
             raise DataError(f"{footage.name}: no frame can be registered: nothing to compare with")
         self._cold, self._warm = (_median(fields, sound) for fields in (cold, warm))
+        self._in_use = warm
         off = np.linalg.norm(np.stack(cold) - self._cold, axis=-1).mean(axis=(1, 2))
         self.clear = np.asarray(sound) & (off < GOOD_PX * self._unit)
 
@@ -248,7 +252,13 @@ class _Own:
 
     def followed(self, undone: Flow, *, warm: bool) -> _Truth:
         """The same relative to the registrar's own field of the undeformed clip."""
-        own = self._warm if warm else self._cold
+        return self._everywhere(undone, self._warm if warm else self._cold)
+
+    def of_frame(self, number: int, undone: Flow) -> _Truth:
+        """The same relative to the field in use in frame `number` undeformed."""
+        return self._everywhere(undone, self._in_use[number])
+
+    def _everywhere(self, undone: Flow, own: Flow) -> _Truth:
         return self._deformed(undone, own, np.ones(own.shape[:2], bool))
 
     def _deformed(self, undone: Flow, own: Flow, holds: npt.NDArray[np.bool_]) -> _Truth:

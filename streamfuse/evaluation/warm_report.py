@@ -59,16 +59,17 @@ def figures(report: WarmReport) -> Iterator[Figure]:
     yield Figure("refinement / cold, time", report.refined.median_ms / report.cold.median_ms, high=TIME_RATIO)
     yield Figure("refinement from the right start, px", float(np.mean(report.right_start)))
     yield Figure("refinement from a wrong start, px", float(np.mean(report.wrong_start)))
-    if not report.drifting:
+    if not report.drifting and report.cold.jitter > 0:
         yield Figure("jitter, cold, px a frame", report.cold.jitter)
         yield Figure("jitter, in use / cold", report.in_use.jitter / report.cold.jitter, high=JITTER_RATIO)
     yield Figure("clear frames that are ok, share", report.ok_share, low=OK_SHARE)
-    obscured = np.asarray(report.in_use.errors)[report.obscured]
-    if obscured.size:
+    if report.obscured.any():
         yield Figure("obscured frames after the first clear one, share", float(report.obscured.mean()))
         yield Figure("  cold, px", report.cold.error(report.obscured))
-        yield Figure("  in use, px", float(obscured.mean()), high=HELD_ERROR_PX)
-        yield Figure("  in use, px (95 %)", float(np.percentile(obscured, 95)))
+        yield Figure("  in use, px", report.in_use.error(report.obscured))
+        same_frame = np.asarray(report.same_frame)[report.obscured]
+        yield Figure("  in use, px from the same frame undeformed", float(same_frame.mean()))
+        yield Figure("  the worst frame of that, px", float(same_frame.max()), high=HELD_ERROR_PX)
     yield Figure("worst frame in use - unregistered, px", report.worst_harm_px, high=HARM_PX)
     for status, count in sorted(Counter(s.value for s in report.status).items()):
         yield Figure(f"frames {status}", count)
@@ -94,6 +95,7 @@ def write_json(reports: Sequence[WarmReport], path: Path) -> None:
             "deformation_px": report.deformation_px,
             "figures": {figure.name: figure.value for figure in figures(report)},
             "in_use_px": report.in_use.errors,
+            "same_frame_px": report.same_frame,
             "unregistered_px": report.unregistered,
             "status": [status.value for status in report.status],
             "claims": report.claims,
