@@ -17,6 +17,7 @@ from streamfuse.frame import Image8
 from streamfuse.fusion import FUSERS
 from streamfuse.fusion.colour import luma, replace_luma
 from streamfuse.fusion.fuser import Fuser
+from streamfuse.fusion.laplacian import LaplacianFuser, LaplacianOptions
 from streamfuse.fusion.overlap import FEATHER_PX, prepare_infrared
 from streamfuse.metrics.salience import texture_kept, warm_contrast
 from streamfuse.metrics.temporal import SteadinessMeter
@@ -138,7 +139,13 @@ def test_options_change_the_result() -> None:
     ir, vis = textured((64, 80), 10), textured((64, 80), 11)
     for name, changes in {
         "average": [{"ir_weight": 0.2}],
-        "laplacian": [{"levels": 2}, {"select": "max_abs"}, {"window": 9}, {"ir_base": 0.0}],
+        "laplacian": [
+            {"levels": 2},
+            {"select": "max_abs"},
+            {"window": 9},
+            {"ir_base": 0.0},
+            {"cold_limit": 255},
+        ],
         "guided": [
             {"base_window": 9},
             {"base_radius": 8},
@@ -245,6 +252,26 @@ def test_marked_people_are_shown_as_the_infrared_does_and_texture_as_the_maximum
             assert ours > 0.95 * theirs
             people.append(ours)
     assert np.mean(people) > 0.8
+
+
+def test_no_dark_smudges_in_a_bright_sky() -> None:
+    """Trees before the sky: bright against it in the infrared, dark in the visible. The sky keeps its light
+    beside them; a cold thing on ground that is no brighter than it is warm still shows."""
+    tree, pit = (np.zeros((240, 320), np.uint8) for _ in range(2))
+    cv2.circle(tree, (160, 100), 50, 255, -1)
+    cv2.circle(pit, (260, 210), 20, 255, -1)
+    ir, vis = np.full_like(tree, 20), np.full_like(tree, 220)
+    ir[tree > 0], vis[tree > 0] = 200, 130
+    ir[170:], vis[170:] = 120, 110
+    ir[pit > 0] = 40
+    beside = cv2.subtract(cv2.dilate(tree, np.ones((25, 25))), cv2.dilate(tree, np.ones((7, 7)))) > 0
+    beside[150:] = False
+    darker = {}
+    for limit in (40, 255):
+        fused = LaplacianFuser(LaplacianOptions(cold_limit=limit)).fuse(ir, vis)
+        darker[limit] = float(np.median(fused[:60, :60])) - fused[beside].mean()
+        assert fused[pit > 0].mean() < fused[200:, 20:200].mean() - 30
+    assert darker[40] < 8 < 25 < darker[255]
 
 
 def test_people_is_laplacian_where_nobody_is_seen_and_never_darker() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from streamfuse.device.pixels import Resize, whole
-from streamfuse.fusion.laplacian import ACTIVITY_GAIN, MIN_BAND_SIDE, LaplacianOptions
+from streamfuse.fusion.laplacian import ACTIVITY_GAIN, MIN_BAND_SIDE, LaplacianOptions, fading
 from streamfuse.fusion.overlap import EXTENSION_SIGMA, EXTENSION_STEP
 
 Shape = tuple[int, int]
@@ -65,6 +65,7 @@ class LaplacianFuser:
         self._options = options
         self._bands: list[Band] = []
         self._extension = Extension(shape, device=device)
+        self._fading = torch.from_numpy(fading(options.cold_limit).astype(np.float32)).to(device)
         window = options.window
         for _ in range(options.levels):
             if min(shape) < 2 * MIN_BAND_SIDE:
@@ -84,9 +85,13 @@ class LaplacianFuser:
         covered = 255 * valid.float()
         ir = self._extension(ir, valid)
         details: list[Tensor] = []
-        for band in self._bands:
+        for number, band in enumerate(self._bands):
+            excess = (vis - ir).clamp_min(0)
             ir, ir_detail = _split(ir, band)
             vis, vis_detail = _split(vis, band)
+            if number:
+                lost = self._fading[excess.round().int()]
+                ir_detail = ir_detail - (ir_detail.clamp_max(0) * lost / 255).round()
             ir_detail = (ir_detail * _weight(covered) / 255).round()
             covered = _halves_up(band.down(covered))
             take = self._activity(ir_detail, band) > self._activity(vis_detail, band)

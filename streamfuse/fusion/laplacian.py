@@ -2,13 +2,15 @@
 
 Each band keeps, pixel by pixel, the source that is more active there. The coarsest band is the visible one
 with a share of the infrared's contrast, not of its brightness: what is hot stands out, and the picture keeps
-the exposure of the visible camera. The bands are 8 and 16 bit integers: fast, and exactly the identity on
-equal pictures.
+the exposure of the visible camera. What is cold where the visible is much brighter is sky, a lamp or a lit
+window: there the infrared does not darken the picture, or a dark smudge would lie around each tree. The bands
+are 8 and 16 bit integers: fast, and exactly the identity on equal pictures.
 
 Towards the border of the infrared's field of view each band lets go of it over a few pixels of its own size
 (multi-band blending): where the sensor ends cannot be seen.
 """
 
+from functools import lru_cache
 from typing import Annotated, Literal
 
 import cv2
@@ -26,6 +28,8 @@ _CELL = np.ones((3, 3), np.uint8)
 
 MIN_BAND_SIDE = 4
 """Pyramids stop before a band gets smaller: below this all of it is border."""
+COLD_FADE = 120
+"""Grey levels beyond `cold_limit` within which infrared ceases to darken: wide, so that no border shows."""
 ACTIVITY_GAIN = 4.0
 """Before activities are averaged in 8 bit: small coefficients have to count, too."""
 
@@ -44,6 +48,11 @@ class LaplacianOptions(Options):
     )
     ir_base: Annotated[float, Field(ge=0, le=1)] = Field(
         0.35, description="share of the infrared in the coarsest band, at the brightness of the visible one"
+    )
+    cold_limit: Annotated[int, Field(ge=0, le=255)] = Field(
+        40,
+        description="where the visible is brighter by more grey levels, the infrared darkens all bands but "
+        "the finest less and less; 255: nowhere",
     )
 
 
@@ -70,6 +79,8 @@ class LaplacianFuser:
                 break
             ir_low, ir_detail = _split(ir)
             vis_low, vis_detail = _split(vis)
+            if bands:
+                self._leave_light(ir_detail, ir, vis)
             if covered is not None:
                 share = _weight(covered).astype(np.int16)
                 ir_detail = np.asarray(cv2.multiply(ir_detail, share, scale=1 / 255), dtype=np.int16)
@@ -85,6 +96,14 @@ class LaplacianFuser:
 
     def reset(self) -> None:
         """Nothing is remembered."""
+
+    def _leave_light(self, ir_detail: Band, ir: Image8, vis: Image8) -> None:
+        """Take out of the infrared's detail what would darken a visible that is much brighter; in place."""
+        excess = cv2.subtract(vis, ir)
+        if cv2.minMaxLoc(excess)[1] > self._options.cold_limit:
+            share = cv2.LUT(excess, fading(self._options.cold_limit)).astype(np.int16)
+            darker = np.minimum(ir_detail, 0)
+            ir_detail -= np.asarray(cv2.multiply(darker, share, scale=1 / 255), np.int16)
 
     def _select(self, ir: Band, vis: Band) -> Band:
         """Detail of the more active source; the visible one on a tie. Writes into `vis`."""
@@ -106,6 +125,13 @@ class LaplacianFuser:
             excess = used * (excess - (used * excess).sum() / max(float(used.sum()), 1.0))
         low: Image8 = np.rint(vis + np.float32(self._options.ir_base) * excess).clip(0, 255).astype(np.uint8)
         return low
+
+
+@lru_cache
+def fading(cold_limit: int) -> Image8:
+    """How much less the infrared darkens, 0..255 for nothing left, by how much brighter the visible is."""
+    excess = np.arange(256, dtype=np.float32)
+    return np.asarray(np.rint(255 * ((excess - cold_limit) / COLD_FADE).clip(0, 1)), np.uint8)
 
 
 def _split(image: Image8) -> tuple[Image8, Band]:
