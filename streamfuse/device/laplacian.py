@@ -86,11 +86,10 @@ class LaplacianFuser:
         ir = self._extension(ir, valid)
         details: list[Tensor] = []
         for number, band in enumerate(self._bands):
-            excess = (vis - ir).clamp_min(0)
+            lost = self._lost(ir, vis)
             ir, ir_detail = _split(ir, band)
             vis, vis_detail = _split(vis, band)
             if number:
-                lost = self._fading[excess.round().int()]
                 ir_detail = ir_detail - (ir_detail.clamp_max(0) * lost / 255).round()
             ir_detail = (ir_detail * _weight(covered) / 255).round()
             covered = _halves_up(band.down(covered))
@@ -101,13 +100,17 @@ class LaplacianFuser:
             fused = _halves_up(band.up(fused)) + detail
         return fused.clamp(0, 255)
 
+    def _lost(self, ir: Tensor, vis: Tensor) -> Tensor:
+        """How much less the infrared darkens, 0..255."""
+        return self._fading[(vis - ir).clamp_min(0).int()]
+
     def _activity(self, detail: Tensor, band: Band) -> Tensor:
         if self._options.select == "max_abs":
             return detail.abs()
         return whole(band.mean((ACTIVITY_GAIN * detail.abs()).clamp_max(255)))
 
     def _fuse_low(self, ir: Tensor, vis: Tensor, weight: Tensor) -> Tensor:
-        excess, used = ir - vis, weight / 255
+        excess, used = (ir - vis) * (1 - self._lost(ir, vis) * (1 / 255)), weight / 255
         mean = _total(used * excess) / _total(used).clamp_min(1)
         return (vis + self._options.ir_base * used * (excess - mean)).round().clamp(0, 255)
 

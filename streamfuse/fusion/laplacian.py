@@ -117,7 +117,8 @@ class LaplacianFuser:
         return vis
 
     def _fuse_low(self, ir: Image8, vis: Image8, weight: Image8 | None) -> Image8:
-        excess = ir.astype(np.float32) - vis
+        lost = fading(self._options.cold_limit)[cv2.subtract(vis, ir)]
+        excess = (ir.astype(np.float32) - vis) * (1 - lost * np.float32(1 / 255))
         if weight is None:
             excess -= excess.mean()
         else:
