@@ -6,6 +6,7 @@ tests with it, and the X server can be stopped afterwards.
 
 import ctypes
 import ctypes.util
+import json
 import os
 import shutil
 import struct
@@ -21,6 +22,7 @@ import cv2
 import numpy as np
 import pytest
 from factories import fused_frame
+from media import write_clip
 
 from streamfuse.clock import NS_PER_MS, VirtualClock
 from streamfuse.errors import SinkError
@@ -235,6 +237,41 @@ def test_the_only_client_of_a_server_that_resets_gets_its_window() -> None:
     finally:
         server.terminate()
         server.wait()
+
+
+AV_FIRST = """
+import av
+from streamfuse.clock import RealClock
+from streamfuse.errors import SinkError
+from streamfuse.sinks.screen import ScreenOptions, ScreenSink
+try:
+    ScreenSink(ScreenOptions(), clock=RealClock()).open()
+except SinkError as error:
+    print(error)
+"""
+
+
+@pytest.mark.display
+def test_the_x11_libraries_of_pyav_and_opencv_do_not_meet(display: str, tmp_path: Path) -> None:
+    """Qt would wait for its display for ever, and no signal would end the process."""
+    clip = write_clip(tmp_path / "clip.mkv", frames=3)
+    config = tmp_path / "rig.yaml"
+    source = {"kind": "file", "path": str(clip)}
+    tree = {
+        "sources": {"ir": source, "vis": source},
+        "registration": {"model": "none"},
+        "fusion": {"model": "average"},
+        "sinks": [{"kind": "screen"}],
+    }
+    config.write_text(json.dumps(tree))
+    environ = {**os.environ, "DISPLAY": display, "XAUTHORITY": "/dev/null"}
+    command = [sys.executable, "-m", "streamfuse", "run", str(config)]
+    run = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=2 * PATIENCE_S)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "fused: 3 out" in run.stdout
+    command = [sys.executable, "-c", AV_FIRST]
+    run = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert "import cv2 or streamfuse.pipeline before av" in run.stdout
 
 
 @pytest.mark.display

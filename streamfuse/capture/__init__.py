@@ -1,5 +1,8 @@
 """Sources, and what turns their raw pictures into stamped, conditioned frames."""
 
+# Before any module imports PyAV, see `sinks.display`.
+import cv2  # noqa: F401
+
 from streamfuse.registry import Registry
 
 SOURCES = Registry(

@@ -1,5 +1,8 @@
 """Sinks: where fused frames go."""
 
+# Before any module imports PyAV, see `sinks.display`.
+import cv2  # noqa: F401
+
 from streamfuse.registry import Registry
 
 SINKS = Registry(

@@ -50,6 +50,7 @@ def display_for_windows(environ: Mapping[str, str] = os.environ) -> Iterator[Non
         return
     _load_plugin()
     with _open_display(environ):
+        _check_x11_libraries(Path(cv2.__file__).parents[1])
         yield
 
 
@@ -99,6 +100,21 @@ def _load_plugin() -> None:
         ctypes.CDLL(str(plugin))
     except OSError as error:
         raise SinkError(f"screen: OpenCV's window library cannot be loaded: {error}") from error
+
+
+def _check_x11_libraries(packages: Path) -> None:
+    """The wheel of PyAV brings libraries of the same names as OpenCV's (libxcb-shm and others), bound to a
+    libxcb of its own. The loader keeps those that come first, and with PyAV's Qt waits for its display for
+    ever, at full speed. So our packages import OpenCV before PyAV; a program that did not is told.
+    """
+    own = {library.name for library in packages.glob("opencv*.libs/libxcb-*")}
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        library = Path(line.rpartition(" ")[2])
+        if library.name in own and not library.parent.name.startswith("opencv"):
+            raise SinkError(
+                f"screen: {library} was loaded before OpenCV's library of that name, and a window hangs: "
+                "import cv2 or streamfuse.pipeline before av"
+            )
 
 
 def _refusal(connection: socket.socket, name: bytes, data: bytes) -> str:
