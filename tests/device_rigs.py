@@ -11,6 +11,7 @@ import torch
 
 from streamfuse.calibration.calibration import Intrinsics, RigCalibration
 from streamfuse.clock import NS_PER_MS, NS_PER_S
+from streamfuse.device.worker import DeviceWorker
 from streamfuse.frame import Frame, FramePair, FusedFrame, Image8, Rung
 from streamfuse.fusion import colour
 from streamfuse.pairing.matcher import Matcher
@@ -70,6 +71,17 @@ def through(worker: FrameWorker, clip_pairs: Iterable[FramePair], **how: Any) ->
     for seq, pair in enumerate(clip_pairs):
         done += worker.submit(pair, seq=seq, dropped={}, rung=how.get("rung", Rung.FULL), rung_reason="")
     return done + worker.drain()
+
+
+def in_turns(workers: list[DeviceWorker], films: list[list[FramePair]]) -> list[list[FusedFrame]]:
+    """A frame of each rig after the other."""
+    done: list[list[FusedFrame]] = [[] for _ in workers]
+    for seq, some in enumerate(zip(*films, strict=True)):
+        for i, pair in enumerate(some):
+            done[i] += workers[i].submit(pair, seq=seq)
+    for i, worker in enumerate(workers):
+        done[i] += worker.drain()
+    return done
 
 
 def assert_same(cpu: FusedFrame, device: FusedFrame, *, decided: bool = False) -> None:

@@ -21,9 +21,10 @@ from streamfuse.calibration.calibration import Intrinsics, RigCalibration
 from streamfuse.clock import NS_PER_MS, VirtualClock
 from streamfuse.config import Component, WorkerOptions
 from streamfuse.device.build import lives_on_device
+from streamfuse.device.estimator import Stateless
 from streamfuse.device.graph import Replay
 from streamfuse.device.layout import Field, Layout
-from streamfuse.device.live import LiveEstimator, NetworkFuser, PeopleFuser
+from streamfuse.device.live import LiveEstimator, LiveFuser, PeopleFuser
 from streamfuse.device.memory import Rows
 from streamfuse.device.mepma import MepmaEstimator
 from streamfuse.device.program import Pass, Program, Rules
@@ -354,7 +355,7 @@ def test_no_pass_asks_the_host_for_anything(kind: str) -> None:
         estimator = LiveEstimator(network, shape, passes=2, precision="float32", device=cpu)
         fusion = build_model("live-fusion")
         assert isinstance(fusion, LiveFusion)
-        made = NetworkFuser if kind == "live" else PeopleFuser
+        made = LiveFuser if kind == "live" else PeopleFuser
         program = Program(rig, estimator, made(fusion, shape, device=cpu), rules=RULES, device=cpu)
     else:
         joint = MepmaEstimator(MEPMA().eval(), shape, dtype=torch.float32, device=cpu)
@@ -413,5 +414,7 @@ def test_work_that_cannot_be_recorded_runs_as_it_is(
 
 def test_a_program_says_which_passes_it_has() -> None:
     rig = Rigs(RigCalibration.identity(ir_size=(64, 48), vis_size=(64, 48)), device="cpu")
-    program = Program(rig, None, lambda ir, vis, valid: ir, rules=RULES, device=torch.device("cpu"))
+    program = Program(
+        rig, None, Stateless(lambda ir, vis, valid: ir), rules=RULES, device=torch.device("cpu")
+    )
     assert program.passes == (Pass.CALIBRATION,)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from device_rigs import CALIBRATIONS, VIS_SIZE, Clip, film, pairs, thinned_pairs
+from device_rigs import CALIBRATIONS, VIS_SIZE, Clip, film, in_turns, pairs, thinned_pairs
 from device_streams import Events, pretend_cuda
 
 from streamfuse.calibration.calibration import RigCalibration
@@ -22,7 +22,7 @@ from streamfuse.device.layout import Field, Layout
 from streamfuse.device.program import Pass, Work
 from streamfuse.device.share import DeviceShare
 from streamfuse.device.worker import DeviceWorker
-from streamfuse.frame import FramePair, FusedFrame
+from streamfuse.frame import FusedFrame
 from streamfuse.fusion import FUSERS
 from streamfuse.registration import REGISTRARS
 
@@ -195,17 +195,6 @@ def rig(share: DeviceShare | None, calibration: RigCalibration, **how: Any) -> D
     chosen = {"registration": NONE, "fusion": LAPLACIAN, "motion": "causal", **how}
     options = WorkerOptions(device="cpu", key_interval=3)
     return DeviceWorker(**chosen, device="cpu", calibration=calibration, options=options, share=share)
-
-
-def in_turns(workers: list[DeviceWorker], films: list[list[FramePair]]) -> list[list[FusedFrame]]:
-    """A frame of each rig after the other."""
-    done: list[list[FusedFrame]] = [[] for _ in workers]
-    for seq, some in enumerate(zip(*films, strict=True)):
-        for i, pair in enumerate(some):
-            done[i] += workers[i].submit(pair, seq=seq)
-    for i, worker in enumerate(workers):
-        done[i] += worker.drain()
-    return done
 
 
 @pytest.mark.parametrize("registration", [LIVE, NONE], ids=["live", "none"])

@@ -136,7 +136,7 @@ def test_the_default_configuration_moves_the_infrared_as_on_the_cpu(mode: Motion
         moved += "motion" in other.extra
         difference = np.abs(colour.luma(one.image).astype(int) - colour.luma(other.image))
         assert difference.mean() < 0.5
-        # On the device people are decided anew for every frame; see also test_device_motion on laplacian.
+        # On the device people are decided at every frame; see also test_device_motion on laplacian.
         assert np.percentile(difference, 99) <= 8
     assert moved >= 4
 

@@ -87,7 +87,7 @@ def test_people_are_raised_as_on_the_cpu(rng: np.random.Generator) -> None:
         cpu.reset()
         wanted = cpu.fuse(ir, vis, valid=valid).astype(int)
         with torch.inference_mode():
-            found = device(tensor(ir), tensor(vis), tensor(valid) > 0)[0, 0].numpy()
+            found = device(tensor(ir), tensor(vis), tensor(valid) > 0, device.fresh(1))[0, 0].numpy()
         assert np.mean(np.abs(found - wanted) > 1) <= 5e-3
 
 

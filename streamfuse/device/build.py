@@ -6,9 +6,9 @@ import torch
 
 from streamfuse.calibration.calibration import RigCalibration
 from streamfuse.config import Component
-from streamfuse.device.estimator import DeviceFuser, Estimator
+from streamfuse.device.estimator import DeviceFuser, Estimator, Stateless
 from streamfuse.device.laplacian import LaplacianFuser
-from streamfuse.device.live import LiveEstimator, NetworkFuser, PeopleFuser, maximum
+from streamfuse.device.live import LiveEstimator, LiveFuser, PeopleFuser, maximum
 from streamfuse.device.mepma import MepmaEstimator
 from streamfuse.device.program import Program, Rules
 from streamfuse.device.rig import Rigs
@@ -85,17 +85,15 @@ class Parts:
             return self._mepma(self._registrar, shape, options)
         return None
 
-    def _device_fuser(self, shape: tuple[int, int]) -> DeviceFuser:
+    def _device_fuser(self, shape: tuple[int, int]) -> DeviceFuser[Any]:
         if isinstance(self._fuser, MEPMA):
-            return self._mepma(self._fuser, shape, self._fusion.options).fuse_alone
-        if self._fusion.kind == "people":
-            assert isinstance(self._fuser, LiveFusion)
-            return PeopleFuser(self._fuser, shape, device=self._device)
-        if self._fuser is not None:
-            return NetworkFuser(self._fuser, shape, device=self._device)
+            return Stateless(self._mepma(self._fuser, shape, self._fusion.options).fuse_alone)
+        if isinstance(self._fuser, LiveFusion):
+            made = PeopleFuser if self._fusion.kind == "people" else LiveFuser
+            return made(self._fuser, shape, device=self._device)
         if self._fusion.kind == "max":
-            return maximum
-        return LaplacianFuser(shape, self._fusion.options, device=self._device)
+            return Stateless(maximum)
+        return Stateless(LaplacianFuser(shape, self._fusion.options, device=self._device))
 
     def _mepma(self, network: MEPMA, shape: tuple[int, int], options: Any) -> MepmaEstimator:
         return MepmaEstimator(network, shape, dtype=DTYPES[options.precision], device=self._device)

@@ -6,9 +6,15 @@ are float32 (B, 1, H, W) with whole values 0..255, masks bool of the same shape,
 confidences float32 (B,).
 """
 
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from torch import Tensor
+
+from streamfuse.device.memory import Rows
+
+Past = TypeVar("Past", bound=Rows)
+"""What a fuser remembers of each rig."""
 
 
 class Found(NamedTuple):
@@ -49,7 +55,29 @@ class Estimator(Protocol):
         ...
 
 
-class DeviceFuser(Protocol):
-    """A fuser: (infrared, visible luma, where the infrared holds) -> fused luma in 0..255."""
+class DeviceFuser(Protocol[Past]):
+    """A fuser."""
 
-    def __call__(self, ir: Tensor, vis: Tensor, valid: Tensor) -> Tensor: ...
+    def fresh(self, count: int) -> Past:
+        """What is remembered of so many rigs while nothing was seen of them."""
+        ...
+
+    def __call__(self, ir: Tensor, vis: Tensor, valid: Tensor, past: Past) -> Tensor:
+        """Fused luma in 0..255 of infrared, visible luma, and where the infrared holds.
+
+        past: of the rigs in the batch. Its fields, not their tensors, are changed to what is remembered next.
+        """
+        ...
+
+
+class Stateless:
+    """A function of infrared, visible luma, and where the infrared holds, as a fuser."""
+
+    def __init__(self, fuse: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+        self._fuse = fuse
+
+    def fresh(self, count: int) -> Rows:
+        return Rows()
+
+    def __call__(self, ir: Tensor, vis: Tensor, valid: Tensor, past: Rows) -> Tensor:
+        return self._fuse(ir, vis, valid)

@@ -55,7 +55,7 @@ class Band(NamedTuple):
 
 
 class LaplacianFuser:
-    """See `DeviceFuser`.
+    """Fused luma of infrared, visible luma, and where the infrared holds. See `Stateless`.
 
     Args:
         shape: (H, W) of the visible picture.

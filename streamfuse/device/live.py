@@ -8,15 +8,17 @@ import cv2
 import torch
 from torch import Tensor
 
+from streamfuse.device.calm import FusedBefore
 from streamfuse.device.estimator import Found
 from streamfuse.device.laplacian import Extension, LaplacianFuser
 from streamfuse.device.picture import faded
 from streamfuse.device.pixels import Normalise, Resize, pull, whole
 from streamfuse.device.solve import DeviceFit
 from streamfuse.fusion.laplacian import LaplacianOptions
+from streamfuse.fusion.live import FOLLOW
+from streamfuse.fusion.people import FOLLOW as FOLLOW_PEOPLE
 from streamfuse.nn.live_fusion import LiveFusion
 from streamfuse.nn.live_registration import LiveRegistration, Matches, StageConfig
-from streamfuse.nn.network import Network
 from streamfuse.nn.precision import Precision, is_reduced
 from streamfuse.registration.fit import LEAST_RENEWED, Fit, evidence, holding, supported
 from streamfuse.registration.live_geometry import Geometries, Geometry
@@ -191,33 +193,44 @@ def _fit(shape: tuple[int, int], config: StageConfig, log_penalty: Tensor, devic
 
 
 def maximum(ir: Tensor, vis: Tensor, valid: Tensor) -> Tensor:
-    """The `max` fuser."""
+    """The `max` fuser. See `Stateless`."""
     return torch.maximum(faded(ir, vis, valid), vis)
 
 
-class NetworkFuser:
-    """A network from luma to luma as a fuser: (B, 1, H, W) twice in [0, 1] -> the same. shape: (H, W)."""
+class LiveFuser:
+    """The `live` fuser. See `DeviceFuser`. shape: (H, W)."""
 
-    def __init__(self, network: Network, shape: tuple[int, int], *, device: torch.device) -> None:
-        self._network = network
+    def __init__(self, network: LiveFusion, shape: tuple[int, int], *, device: torch.device) -> None:
+        self._network, self._shape, self._device = network, shape, device
         self._extended = Extension(shape, device=device)
 
-    def __call__(self, ir: Tensor, vis: Tensor, valid: Tensor) -> Tensor:
-        fused: Tensor = self._network(self._extended(ir, valid) / 255, vis / 255)
-        return faded(whole(255 * fused), vis, valid)
+    def fresh(self, count: int) -> FusedBefore:
+        return FusedBefore.fresh(count, self._shape, device=self._device)
+
+    def __call__(self, ir: Tensor, vis: Tensor, valid: Tensor, past: FusedBefore) -> Tensor:
+        infrared, visible = self._extended(ir, valid) / 255, vis / 255
+        means, gradients = self._network.look(infrared, visible)
+        followed = past.follow(self._network.decide(means, gradients), weight=FOLLOW)
+        fused = self._network.compose(infrared, visible, means, followed)
+        return faded(past.calm(whole(255 * fused)), vis, valid)
 
 
 class PeopleFuser:
-    """The `people` fuser: a picture fused by the Laplacian pyramid, with people raised. shape: (H, W)."""
+    """The `people` fuser: a picture fused by the Laplacian pyramid, with people raised. See `DeviceFuser`.
+    shape: (H, W)."""
 
     def __init__(self, network: LiveFusion, shape: tuple[int, int], *, device: torch.device) -> None:
-        self._network = network
+        self._network, self._shape, self._device = network, shape, device
         self._laplacian = LaplacianFuser(shape, LaplacianOptions(), device=device)
         self._extended = Extension(shape, device=device)
 
-    def __call__(self, ir: Tensor, vis: Tensor, valid: Tensor) -> Tensor:
+    def fresh(self, count: int) -> FusedBefore:
+        return FusedBefore.fresh(count, self._shape, device=self._device)
+
+    def __call__(self, ir: Tensor, vis: Tensor, valid: Tensor, past: FusedBefore) -> Tensor:
         fused = self._laplacian(ir, vis, valid)
         infrared = self._extended(ir, valid) / 255
         means, gradients = self._network.look(infrared, vis / 255)
-        people = self._network.people(infrared, means, self._network.decide(means, gradients))
-        return torch.where(valid, torch.maximum(fused, whole(255 * people)), fused)
+        followed = past.follow(self._network.decide(means, gradients), weight=FOLLOW_PEOPLE)
+        people = self._network.people(infrared, means, followed)
+        return past.calm(torch.where(valid, torch.maximum(fused, whole(255 * people)), fused))

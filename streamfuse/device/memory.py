@@ -3,12 +3,13 @@
 from dataclasses import dataclass, fields
 from typing import Self
 
+import torch
 from torch import Tensor
 
 
 @dataclass(slots=True)
 class Rows:
-    """Base of dataclasses of tensors that all have a row for each rig."""
+    """Base of dataclasses of tensors that all have a row for each rig; by itself nothing is remembered."""
 
     def at(self, rows: Tensor) -> Self:
         """Copies of some rows. rows: int64 (B,), on the device."""
@@ -19,6 +20,11 @@ class Rows:
         """Write rows back."""
         for field in fields(self):
             getattr(self, field.name).index_copy_(0, rows, getattr(changed, field.name))
+
+    def where(self, chosen: Tensor, other: Self) -> Self:
+        """These rows where `chosen`, bool (B,), those of the other elsewhere."""
+        pairs = ((getattr(self, field.name), getattr(other, field.name)) for field in fields(self))
+        return type(self)(*(torch.where(spread(chosen, mine), mine, its) for mine, its in pairs))
 
 
 def spread(values: Tensor, beside: Tensor) -> Tensor:

@@ -79,7 +79,7 @@ class MepmaEstimator:
         return 255 * fused.float()
 
     def fuse_alone(self, ir: Tensor, vis: Tensor, valid: Tensor) -> Tensor:
-        """See `DeviceFuser`: the paper's aligned mode, behind another registrar."""
+        """See `Stateless`: the paper's aligned mode, behind another registrar."""
         scene = self.look(ir, vis, valid)
         with self._autocast:
             fused = self._network.fuse(scene.features_ir, scene.features_vis)

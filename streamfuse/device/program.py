@@ -11,7 +11,7 @@ Which pass to run is the host's choice (`Pass`), made before it knows what the n
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -119,7 +119,7 @@ class Program:
         self,
         rigs: Rigs,
         estimator: Estimator | None,
-        fuser: DeviceFuser | None,
+        fuser: DeviceFuser[Any] | None,
         *,
         rules: Rules,
         device: torch.device,
@@ -130,12 +130,10 @@ class Program:
         (height, width), code_shape = rigs.shape, (1,) if estimator is None else estimator.code_shape
         self._nothing = Held.nothing(rigs.count, code_shape, device=device)
         self._fresh = FilterState.fresh(rigs.count, device=device)
-        everyone = torch.arange(rigs.count, device=device)
-        self._everyone, self._held, self._filtered = (
-            everyone,
-            self._nothing.at(everyone),
-            self._fresh.at(everyone),
-        )
+        self._unseen: Rows = Rows() if fuser is None else fuser.fresh(rigs.count)
+        self._everyone = everyone = torch.arange(rigs.count, device=device)
+        self._held, self._filtered = self._nothing.at(everyone), self._fresh.at(everyone)
+        self._fused = self._unseen.at(everyone)
         self._filter = FieldFilter(rigs.shape, device=device)
         self._smooth = rules.smooth and fuser is not None
         self._no_flow = torch.zeros(1, 2, height, width, device=device)
@@ -174,9 +172,10 @@ class Program:
         return still if self._parts == 0 else still + tuple(Work(which, moved=True) for which in self.passes)
 
     def reset(self) -> None:
-        """Forget all held fields."""
+        """Forget all held fields, and what the fuser remembers."""
         self._held.put(self._everyone, self._nothing)
         self._filtered.put(self._everyone, self._fresh)
+        self._fused.put(self._everyone, self._unseen)
 
     def run(self, work: Work, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:
         """A frame each of B rigs. Tensors as laid out in `inputs` and `outputs`, B rows, on the device."""
@@ -187,7 +186,7 @@ class Program:
         prepared = self.rigs.prepared(inputs["ir"][:, None].float())
         # What is moved is fused as a picture: features have no place to be moved to.
         joint = self._fuser is None and not work.moved
-        self._forget_the_old(held, when)
+        ended = self._forget_the_old(held, when)
         scene, found, warm = self._register(which, prepared, y, place, held, see=joint)
         status, *numbers = self._decide(which, found, warm, when, held, filtered)
         self._held.put(rows, held)
@@ -201,7 +200,11 @@ class Program:
         else:
             registered, valid = self.rigs.warp(prepared, flow, place)
         if self._fuser is not None:
-            fused = self._fuser(registered, y, valid)
+            before = self._unseen.at(rows).where(ended, self._fused.at(rows))
+            past = replace(before)
+            fused = self._fuser(registered, y, valid, past)
+            # What was not shown is not remembered.
+            self._fused.put(rows, before.where(off, past))
         else:
             assert isinstance(self._estimator, MepmaEstimator)
             if joint:
@@ -230,10 +233,12 @@ class Program:
         share = spread(inputs["share"], where) * where
         return whole((1 - share) * registered + share * second), valid & second_valid
 
-    def _forget_the_old(self, held: Held, when: Tensor) -> None:
+    def _forget_the_old(self, held: Held, when: Tensor) -> Tensor:
+        """Of which rigs the past has ended, bool (B,)."""
         too_old = (when[:, NOW] - held.found_ns).abs() > self._rules.hold_ns
         lost = (when[:, FORGET] != 0) | (held.known & too_old)
         held.known, held.trusting = held.known & ~lost, held.trusting | lost
+        return lost
 
     def _register(
         self, which: Pass, prepared: Tensor, y: Tensor, place: Place, held: Held, *, see: bool

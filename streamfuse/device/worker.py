@@ -5,8 +5,8 @@ frame waiting. Design. One program for the whole frame, recorded once for each p
 ring of pinned memory (`transfer`) that rigs of one kind share (`chain`), with two frames of each under way:
 `submit` starts on a pair and returns what was finished before. Which pass a frame gets (`Schedule`) is
 decided from the frames that have come back, so one of low confidence is followed by a search two frames
-later, not at once as on the CPU; and motion is found by the host with their fields (`motion`). Apart from
-that the results are the CPU path's within its rounding.
+later, not at once as on the CPU; motion is found by the host with their fields (`motion`); and a network that
+fuses decides at every frame (`calm`). Apart from that the results are the CPU path's within its rounding.
 
 Trade-off. Offline a frame comes out when the second one after it goes in, so that the pass of a frame never
 depends on how fast the device was: runs repeat. Live, whoever drives it drains it when no pair waits.
