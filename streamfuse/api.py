@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from streamfuse.config import parse_config
+from streamfuse.config import parse_config, section
 from streamfuse.errors import DataError
 from streamfuse.frame import FusedFrame, Image8, Image16
 from streamfuse.pipeline import Pipeline
@@ -31,9 +31,10 @@ def fuse_pair(
     _check("ir", ir, deep=True)
     _check("vis", vis, deep=False)
     tree: dict[str, Any] = dict(settings or {})
-    tree["worker"] = {**(tree.get("worker") or {}), "temporal": False}
+    tree["worker"] = {**section(tree, "worker"), "temporal": False}
+    sources = section(tree, "sources")
     tree["sources"] = {
-        stream: {**((tree.get("sources") or {}).get(stream) or {}), "kind": "python", "frames": [image]}
+        stream: {**section(sources, stream, origin="sources."), "kind": "python", "frames": [image]}
         for stream, image in (("ir", ir), ("vis", vis))
     }
     frames = list(Pipeline(parse_config(tree, origin="settings")))

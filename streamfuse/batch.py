@@ -64,8 +64,16 @@ def plan(
     start_s: float | None = None,
     end_s: float | None = None,
 ) -> tuple[list[Task], int]:
-    """The tasks of this shard that are not done yet, and how many are."""
+    """The tasks of this shard that are not done yet, and how many are.
+
+    Raises:
+        ConfigError: the outputs would go among the inputs, where they pass for them.
+    """
     index, count = shard
+    for job in inputs.jobs:
+        for spec in (job.ir, job.vis):
+            if Path(spec).resolve().parent == out.resolve():
+                raise ConfigError(f"{out}: is the folder of the input {spec}; give the output another folder")
     suffix = "png" if inputs.pictures else container
     tasks = [
         Task(
@@ -85,18 +93,24 @@ def plan(
 def clip_config(
     job: Job, settings: Mapping[str, Any], *, start_s: float | None = None, end_s: float | None = None
 ) -> dict[str, Any]:
-    """A configuration tree for one pair of clips, sinks still empty. Explicit settings win."""
+    """A configuration tree for one pair of clips, its sinks those of the settings, which win.
+
+    Raises:
+        ConfigError: the settings' sources or sinks are not sections. SourceError: an input is not there.
+    """
     from streamfuse.capture.spec import open_source
+    from streamfuse.config import section
 
     tree: dict[str, Any] = deepcopy(dict(settings))
     span = {name: value for name, value in (("start_s", start_s), ("end_s", end_s)) if value is not None}
-    sources = dict(tree.get("sources") or {})
+    sources, sinks = section(tree, "sources"), tree.get("sinks") or []
+    if not isinstance(sinks, list):
+        raise ConfigError(f"sinks: must be a list, each item with a 'kind', got {sinks!r:.40}")
     for stream, spec in (("ir", job.ir), ("vis", job.vis)):
         kind, options = open_source(spec)
         found = {"kind": kind, **options.model_dump(exclude_unset=True), **span}
-        sources[stream] = {**found, **(sources.get(stream) or {})}
-    tree["sources"] = sources
-    tree["sinks"] = list(tree.get("sinks") or [])
+        sources[stream] = {**found, **section(sources, stream, origin="sources.")}
+    tree["sources"], tree["sinks"] = sources, sinks
     return tree
 
 

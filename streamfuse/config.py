@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
 from pydantic import Field, ValidationError
 
 from streamfuse.capture import SOURCES
@@ -25,6 +24,7 @@ from streamfuse.registration import REGISTRARS
 from streamfuse.registration.options import TemporalOptions
 from streamfuse.registry import Options, Registry
 from streamfuse.sinks import SINKS
+from streamfuse.yaml_text import parse_yaml, read_yaml
 
 DEFAULT_REGISTRAR = "live"
 DEFAULT_FUSER = "people"
@@ -118,14 +118,7 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
         ConfigError: one line for each mistake, naming file, key, value and what would be right.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    data = read_yaml(path)
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: must hold sections such as 'sources:' and 'sinks:', got {data!r:.40}")
     for override in overrides:
@@ -139,9 +132,9 @@ def apply_override(data: dict[str, Any], override: str) -> None:
     if not separator or not key:
         raise ConfigError(f"--set {override}: must read a.b=value")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override}: the value is not valid YAML: {error}") from error
+        value = parse_yaml(text)
+    except ConfigError as error:
+        raise ConfigError(f"--set {override}: the value is {error}") from error
     *parents, last = key.split(".")
     node: Any = data
     for name in parents:
@@ -168,6 +161,14 @@ def _index(node: list[Any], name: str, override: str) -> int:
     if not name.isdigit() or int(name) >= len(node):
         raise ConfigError(f"--set {override}: {name!r} is not one of the items 0..{len(node) - 1}")
     return int(name)
+
+
+def section(tree: Mapping[str, Any], key: str, *, origin: str = "") -> dict[str, Any]:
+    """A copy of a section of a configuration tree, empty when absent. Raises ConfigError when it is none."""
+    value = tree.get(key)
+    if value is not None and not isinstance(value, Mapping):
+        raise ConfigError(f"{origin}{key}: must be a section, got {value!r:.40}")
+    return dict(value or {})
 
 
 def parse_config(data: Mapping[str, Any], *, origin: str = "configuration") -> Config:
@@ -203,9 +204,25 @@ def parse_config(data: Mapping[str, Any], *, origin: str = "configuration") -> C
         parts["sinks"] = tuple(
             _component(SINKS, sink, f"sinks.{i}", "kind", errors) for i, sink in enumerate(sinks)
         )
+    if not errors:
+        errors.extend(_collisions(parts))
     if errors:
         raise ConfigError("\n".join(f"{origin}: {error}" for error in errors))
     return Config(**parts)
+
+
+def _collisions(parts: Mapping[str, Any]) -> Iterator[str]:
+    """Sinks in the place of a source, whose recording they would destroy, or of one another."""
+    components = {f"sources.{stream}": parts[stream] for stream in ("ir", "vis")}
+    components |= {f"sinks.{i}": sink for i, sink in enumerate(parts["sinks"])}
+    taken: dict[Path, str] = {}
+    for key, component in components.items():
+        path = getattr(component.options, "path", None)
+        if isinstance(path, Path):
+            other = taken.setdefault(path.resolve(), key)
+            if other != key and key.startswith("sinks"):
+                loss = "would be lost" if other.startswith("sources") else "can hold one of them only"
+                yield f"{key}.path: {path} is the path of {other} too and {loss}; give it another name"
 
 
 def _component(

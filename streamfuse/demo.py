@@ -8,6 +8,7 @@ from pathlib import Path
 from streamfuse.contact_sheet import contact_sheet
 from streamfuse.errors import SinkError
 from streamfuse.frame import FusedFrame
+from streamfuse.outputs import write_text
 from streamfuse.pictures import write_picture
 from streamfuse.pipeline import Pipeline
 from streamfuse.pipeline.statistics import Report
@@ -56,5 +57,5 @@ class Demo:
             raise error
         report = self.pipeline.report()
         write_picture(self._sheet, contact_sheet(self._frames))
-        self._report.write_text(json.dumps(asdict(report), indent=2) + "\n", encoding="utf-8")
+        write_text(json.dumps(asdict(report), indent=2) + "\n", self._report)
         return report

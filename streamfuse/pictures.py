@@ -20,8 +20,10 @@ def read_picture(path: Path | str) -> Image8 | Image16:
         data = np.fromfile(path, np.uint8)
     except OSError as error:
         raise SourceError(f"{path}: cannot be read: {error.strerror}") from error
+    if not data.size:
+        raise SourceError(f"{path}: is empty (0 bytes)")
     # Keeps depth and channels as they are, less alpha; IMREAD_UNCHANGED would ignore the orientation.
-    image = cv2.imdecode(data, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR) if data.size else None
+    image = cv2.imdecode(data, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
     if image is None or image.dtype not in (np.uint8, np.uint16):
         raise SourceError(f"{path}: not a picture that can be read (8- or 16-bit PNG, JPEG, TIFF, BMP)")
     if image.ndim == 3:
@@ -42,4 +44,4 @@ def write_picture(path: Path | str, image: Image8) -> None:
             raise OSError("the encoder failed")
         data.tofile(path)
     except OSError as error:
-        raise SinkError(f"{path}: the picture cannot be written: {error}") from error
+        raise SinkError(f"{path}: the picture cannot be written: {error.strerror or error}") from error

@@ -16,9 +16,10 @@ from streamfuse.errors import ConfigError
 
 
 class Options(BaseModel):
-    """Base of every option model: unknown keys are errors, values are checked, nothing changes later."""
+    """Base of every option model: unknown keys are errors, values are checked and finite, nothing changes
+    later."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 class Registry:

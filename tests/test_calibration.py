@@ -92,6 +92,15 @@ def test_identity_is_the_plain_resize(rng: np.random.Generator) -> None:
     assert np.abs(image.astype(int) - cv2.resize(ir, VIS, interpolation=cv2.INTER_LINEAR)).max() <= 1
 
 
+def test_the_smallest_core_goes_with_the_largest_camera() -> None:
+    known = RigCalibration.identity(ir_size=(80, 60), vis_size=(3840, 2160))
+    assert known.to_infrared(np.array([[3839.5, 2159.5]], np.float32)) == pytest.approx(
+        np.array([[79.5, 59.5]]), abs=0.01
+    )
+    with pytest.raises(CalibrationError, match=r"homography: magnifies areas .* is possible"):
+        RigCalibration.identity(ir_size=(8, 8), vis_size=(3840, 2160))
+
+
 def test_identity_of_equal_sizes_hands_the_picture_on(rng: np.random.Generator) -> None:
     ir = rng.integers(0, 65536, (120, 160), dtype=np.uint16)
     image, valid = RigCalibration.identity(ir_size=IR, vis_size=IR).bring_infrared(ir)

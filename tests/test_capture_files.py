@@ -129,6 +129,17 @@ def test_a_clip_cut_off_gives_what_it_has_and_says_so(
     assert "cut off" in caplog.text
 
 
+def test_a_clip_that_begins_late_is_not_cut_off(
+    tmp_path: Path, opened: Callable[..., Source], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = media.write_clip(tmp_path / "a.mkv", frames=FRAMES, pts=range(2500, 2500 + FRAMES))
+    source = make("file", path=path)
+    assert source.open().frame_count == FRAMES
+    source.close()
+    assert len(read_all(opened("file", path=path))) == FRAMES
+    assert "cut off" not in caplog.text
+
+
 def test_sound_beside_the_picture_is_no_trouble(tmp_path: Path, opened: Callable[..., Source]) -> None:
     path = media.write_clip(tmp_path / "a.mp4", frames=5, audio=True)
     assert len(read_all(opened("file", path=path))) == 5

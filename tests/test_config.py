@@ -114,3 +114,41 @@ def test_file_that_is_missing_or_not_yaml(tmp_path: Path) -> None:
     broken.write_text("just text")
     with pytest.raises(ConfigError, match="must hold sections"):
         load_config(broken)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"fusion: {model: max}\nfusion: {model: average}\n", "'fusion' is given twice (line 2, column 1)"),
+        (b"sources:\n\tir: a.mkv\n", "found character '\\t' that cannot start any token (line 2, column 1)"),
+        (b"when: 2024-99-99\n", "month must be in 1..12"),
+        (b"name: \xe4\n", "not a text file in UTF-8"),
+    ],
+)
+def test_a_mistake_in_a_yaml_file_is_one_line_with_its_place(
+    content: bytes, says: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_merge_keys_are_no_duplicates(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        "sources:\n  ir: &clip {kind: file, path: a.mkv}\n  vis:\n    <<: *clip\n    path: b.mkv\n"
+    )
+    assert load_config(path).vis.options.path == Path("b.mkv")
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+@pytest.mark.parametrize("key", ["pairing.offset_ms", "pipeline.latency_budget_ms", "sources.ir.start_s"])
+def test_numbers_must_be_finite(key: str, value: float) -> None:
+    tree: dict[str, dict[str, object]] = {"sources": {name: dict(one) for name, one in SOURCES.items()}}
+    apply_override(tree, f"{key}={value}".replace("=", "=."))
+    with pytest.raises(ConfigError, match=rf"{key}.*finite number"):
+        parse_config(tree)

@@ -35,6 +35,12 @@ def empty(folder: Path) -> Path:
     return path
 
 
+def dangling(folder: Path) -> Path:
+    path = folder / "dangling.mkv"
+    path.symlink_to("nowhere.mkv")
+    return path
+
+
 def truncated(folder: Path) -> Path:
     whole = media.write_clip(folder / "whole.mp4").read_bytes()
     path = folder / "truncated.mp4"
@@ -54,6 +60,7 @@ BAD_INPUTS: dict[str, tuple[Callable[[Path], Path], str]] = {
         "goood.mkv: no such file; did you mean 'good.mkv'?",
     ),
     "empty file": (empty, "empty.mp4: is empty (0 bytes)"),
+    "dangling link": (dangling, "dangling.mkv: links to nowhere.mkv, which is not there"),
     "audio only": (lambda folder: media.write_audio(folder / "sound.mp4"), "sound.mp4: holds no video"),
     "truncated MP4": (truncated, "truncated.mp4: truncated: this MP4 has no index"),
 }
@@ -89,6 +96,11 @@ def test_pictures_of_mixed_sizes_are_named(tmp_path: Path, capsys: pytest.Captur
         (["--set", "sources.vis.crop=[0, 0, 500, 10]"], "sources.vis.crop: [0, 0, 500, 10]"),
         (["--calibration", "nowhere.yaml"], "nowhere.yaml"),
         (["--start", "5"], "good.mkv: no picture in the span asked for, 5 s to its end"),
+        (["--set", "sources=5"], "sources: must be a section, got 5"),
+        (["--set", "sources.ir=[1]"], "sources.ir: must be a section, got [1]"),
+        (["--set", "sinks=3"], "sinks: must be a list, each item with a 'kind', got 3"),
+        (["--set", "fusion=3", "--weights", "w"], "fusion: must be a section, got 3"),
+        (["--start", "inf"], "sources.ir.start_s: Input should be a finite number, got inf"),
         (["--independent"], "--independent is for two folders of pictures"),
     ],
 )
@@ -282,6 +294,22 @@ def test_a_picture_holds_no_clip_and_pictures_no_time(
     out = str(tmp_path / "out.png")
     assert main(["fuse", *two_pictures(tmp_path), "-o", out, "--start", "0", *FAST]) == 2
     assert "--start is for clips, not for single pictures" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("worker=3", "worker: must be a section, got 3"),
+        ("sources=3", "sources: must be a section, got 3"),
+        ("sources.vis=3", "sources.vis: must be a section, got 3"),
+    ],
+)
+def test_bad_settings_of_single_pictures_are_named(
+    override: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["-o", str(tmp_path / "out.png"), "--set", override]
+    assert main(["fuse", *two_pictures(tmp_path), *arguments]) == 2
+    assert says in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("rate", [Fraction(12), Fraction(30000, 1001)])

@@ -17,7 +17,7 @@ import numpy as np
 import yaml
 from pydantic import Field, ValidationError, field_validator
 
-from streamfuse.errors import CalibrationError
+from streamfuse.errors import CalibrationError, ConfigError
 from streamfuse.frame import Image8, Image16, Mask
 from streamfuse.registry import Options
 from streamfuse.sampling import (
@@ -31,14 +31,16 @@ from streamfuse.sampling import (
     pull_matrix,
     resize_matrix,
 )
+from streamfuse.yaml_text import read_yaml
 
 _Image = TypeVar("_Image", Image8, Image16)
 Side = Annotated[int, Field(ge=8, le=16384)]
 Row = tuple[float, float, float]
 DISTORTION_LENGTHS = (0, 4, 5, 8)
 """Numbers of coefficients in OpenCV's rational and polynomial models."""
-MAX_ZOOM = 20.0
-"""Infrared pixels per visible pixel, or the reverse, beyond which a homography is a mistake."""
+MAX_ZOOM = 64.0
+"""Infrared pixels per visible pixel, or the reverse, beyond which a homography is a mistake: 80x60 beside 4K
+is 48."""
 TABLE_MARGIN = 0.25
 """Of the longer side: no registrar believes larger displacements."""
 REDUCE_ABOVE = 1.5
@@ -135,11 +137,9 @@ class RigCalibration(Options):
     def load(cls, path: Path | str) -> Self:
         """Read a YAML or JSON file. Raises CalibrationError naming the file and the key."""
         try:
-            data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise CalibrationError(f"{path}: cannot be read: {error.strerror}") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise CalibrationError(f"{path}: not a YAML or JSON file: {error}") from error
+            data = read_yaml(Path(path))
+        except ConfigError as error:
+            raise CalibrationError(str(error)) from error
         if not isinstance(data, dict):
             raise CalibrationError(
                 f"{path}: not a calibration, which has the keys ir_size, vis_size, homography"
@@ -279,4 +279,4 @@ def _explain(error: ValidationError | TypeError) -> str:
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"]) or "calibration"
     hint = f", got {first['input']!r:.60}" if first["type"] not in ("missing", "value_error") else ""
-    return f"{key}: {first['msg']}{hint}"
+    return f"{key}: {first['msg'].removeprefix('Value error, ')}{hint}"

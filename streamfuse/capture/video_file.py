@@ -224,9 +224,9 @@ class VideoFileSource:
         if options.start_s is None and options.end_s is None and self._stream.frames:
             return self._stream.frames
         assert self._container is not None
-        if self._container.duration is None or not fps:
+        duration_s = _duration_s(self._container)
+        if duration_s is None or not fps:
             return None
-        duration_s = self._container.duration / av.time_base
         end_s = min(duration_s, options.end_s or duration_s)
         return max(1, round((end_s - (options.start_s or 0)) * fps))
 
@@ -235,9 +235,19 @@ def _promised_end_s(container: InputContainer, stream: VideoStream) -> float | N
     """When the video should end, by the file's own account; None when it has none."""
     if stream.duration is not None and stream.time_base is not None:
         return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
-    if container.duration is not None and len(container.streams) == 1:
-        return ((container.start_time or 0) + container.duration) / av.time_base
+    duration_s = _duration_s(container)
+    if duration_s is not None and len(container.streams) == 1:
+        return (container.start_time or 0) / av.time_base + duration_s
     return None
+
+
+def _duration_s(container: InputContainer) -> float | None:
+    """From the first picture to the end, by the file's own account; None when it has none."""
+    if container.duration is None:
+        return None
+    # Matroska counts from 0, not from the first picture.
+    unused = (container.start_time or 0) if "matroska" in container.format.name else 0
+    return (container.duration - unused) / av.time_base
 
 
 def _before(picture: RawFrame, limit: Fraction) -> bool:
@@ -254,6 +264,8 @@ def open_video_file(path: Path, *, hardware: Hardware = "none") -> InputContaine
             raise SourceError(f"{path}: is empty (0 bytes)")
         return av.open(str(path), "r", hwaccel=find_accelerator(hardware))
     except FileNotFoundError as error:
+        if path.is_symlink():
+            raise SourceError(f"{path}: links to {path.readlink()}, which is not there") from error
         raise SourceError(f"{path}: no such file{_near_name(path)}") from error
     except PermissionError as error:
         raise SourceError(f"{path}: may not be read (permission denied)") from error

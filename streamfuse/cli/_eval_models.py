@@ -39,7 +39,9 @@ def run(args: argparse.Namespace) -> int:
     from streamfuse.cli.eval import report
     from streamfuse.evaluation.models import evaluate_models, make_fuser, make_registrar, read_pairs
     from streamfuse.evaluation.sets import EvaluationSet
+    from streamfuse.outputs import check_writable
 
+    check_writable(args.json, args.csv, args.html)
     given = EvaluationSet(
         ir=args.ir,
         vis=args.vis,

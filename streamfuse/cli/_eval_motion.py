@@ -28,9 +28,11 @@ def run(args: argparse.Namespace) -> int:
 
     from streamfuse.errors import ConfigError
     from streamfuse.evaluation.motion import MIN_EVERY, compare_motion
+    from streamfuse.outputs import check_writable, write_text
 
     if args.every < MIN_EVERY:
         raise ConfigError(f"--every {args.every}: must be {MIN_EVERY} or more, or no frame is left out")
+    check_writable(args.json)
     result = compare_motion(
         args.ir,
         args.vis,
@@ -47,6 +49,6 @@ def run(args: argparse.Namespace) -> int:
         times = f"{one.motion_ms:9.1f}  {one.warp_ms:7.1f}"
         print(f"{name:18}  {inside}  {outside}  {one.compensated:6.0%}  {times}")
     if args.json:
-        args.json.write_text(json.dumps(asdict(result), indent=2) + "\n", encoding="utf-8")
+        write_text(json.dumps(asdict(result), indent=2) + "\n", args.json)
         print(f"written: {args.json}")
     return 0

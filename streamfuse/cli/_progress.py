@@ -15,8 +15,8 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from streamfuse.clock import NS_PER_S, RealClock
-from streamfuse.errors import SinkError
 from streamfuse.frame import FusedFrame, Rung
+from streamfuse.outputs import write_text
 from streamfuse.pipeline import Pipeline
 from streamfuse.pipeline.statistics import Report
 
@@ -153,10 +153,7 @@ def write_report(report: Report | Mapping[str, Report], path: str | Path) -> Non
         tree = asdict(report)
     else:
         tree = {name: asdict(one) for name, one in report.items()}
-    try:
-        Path(path).write_text(json.dumps(tree, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise SinkError(f"{path}: the report cannot be written: {error.strerror}") from error
+    write_text(json.dumps(tree, indent=2) + "\n", path)
 
 
 def frame_progress(pipeline: Pipeline, *, each: Callable[[FusedFrame], None] | None = None) -> None:

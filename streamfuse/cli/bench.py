@@ -73,9 +73,11 @@ def run(args: argparse.Namespace) -> int:
     from streamfuse.bench.machine import describe_machine
     from streamfuse.clock import RealClock
     from streamfuse.errors import ConfigError
+    from streamfuse.outputs import check_writable
 
     if len(args.clips) not in (0, 2):
         raise ConfigError(f"bench takes two clips, infrared and visible, or none; got {len(args.clips)}")
+    check_writable(args.json, args.plot)
     clips = (Path(args.clips[0]), Path(args.clips[1])) if args.clips else sample_clips()
     machine = describe_machine()
     rows: Sequence[Any]
@@ -136,15 +138,12 @@ def _write(
     from dataclasses import asdict
 
     from streamfuse.bench import report
-    from streamfuse.errors import SinkError
+    from streamfuse.outputs import write_text
     from streamfuse.pictures import write_picture
 
     if args.json:
         text = json.dumps({"machine": machine, "rows": [asdict(row) for row in found]}, indent=2) + "\n"
-        try:
-            Path(args.json).write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise SinkError(f"{args.json}: cannot be written: {error.strerror}") from error
+        write_text(text, args.json)
     if args.plot:
         write_picture(args.plot, report.plot(bars, title=f"streamfuse bench {args.action}"))
     if args.record:

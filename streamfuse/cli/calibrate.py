@@ -37,9 +37,12 @@ def run(args: argparse.Namespace) -> int:
     from streamfuse.calibration.clips import matched_pairs
     from streamfuse.calibration.estimate import estimate_calibration
     from streamfuse.errors import ConfigError
+    from streamfuse.outputs import check_writable, refuse_overwriting
 
     if args.frames < MIN_FRAMES:
         raise ConfigError(f"--frames {args.frames}: must be {MIN_FRAMES} or more")
+    refuse_overwriting([args.out], {"infrared": args.ir, "visible": args.vis})
+    check_writable(args.out)
     pairs = matched_pairs(args.ir, args.vis, count=args.frames, overrides=args.overrides)
     found = estimate_calibration(
         pairs, model=args.model, made_by=f"streamfuse calibrate {args.ir} {args.vis}"

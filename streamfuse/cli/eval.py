@@ -79,7 +79,9 @@ def run(args: argparse.Namespace) -> int:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from streamfuse.evaluation.runner import evaluate
+    from streamfuse.outputs import check_writable
 
+    check_writable(args.json, args.csv, args.html)
     sets = _sets(args)
     families = _families(args)
     for option in ("every", "jobs"):

@@ -34,9 +34,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--pairing-table", metavar="CSV", help="which frames were paired")
     parser.add_argument("--frame-log", metavar="JSONL", help="one line a frame: stamps, status, latencies")
     parser.add_argument("--report", metavar="FILE", help="write the final counts as JSON")
-    parser.add_argument("--container", choices=("mkv", "mp4"), default="mkv", help="of the clips of a folder")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="clips of a folder at a time")
-    parser.add_argument("--shard", default="1/1", metavar="I/N", help="only every N-th clip of a folder")
+    parser.add_argument("--container", choices=("mkv", "mp4"), help="of the clips of a folder (default: mkv)")
+    parser.add_argument("--jobs", type=int, metavar="N", help="clips of a folder at a time (default: 1)")
+    parser.add_argument("--shard", metavar="I/N", help="only every N-th clip of a folder")
     parser.add_argument("--overwrite", action="store_true", help="do finished clips of a folder again")
     parser.add_argument(
         "--profile", metavar="FILE", help="write a trace of where the time goes, for ui.perfetto.dev"
@@ -45,10 +45,15 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from streamfuse.config import apply_override
+    from streamfuse.config import apply_override, section
+    from streamfuse.errors import ConfigError
     from streamfuse.inputs import VIDEO_SUFFIXES, find_inputs
 
+    if args.ir_move and args.vis is not None:
+        raise ConfigError("--ir-move is for the root of a data set, not for two inputs")
     inputs = find_inputs(args.ir, args.vis, moving=args.ir_move, independent=args.independent)
+    if inputs.single:
+        _refuse(args, ("container", "jobs", "shard", "overwrite"), "folders, not for one pair")
     settings: dict[str, Any] = {}
     if args.calibration:
         settings["calibration"] = args.calibration
@@ -57,8 +62,8 @@ def run(args: argparse.Namespace) -> int:
     for override in args.overrides:
         apply_override(settings, override)
     if args.weights:
-        for section in ("registration", "fusion"):
-            settings.setdefault(section, {})["weights"] = args.weights
+        for part in ("registration", "fusion"):
+            settings[part] = {**section(settings, part), "weights": args.weights}
     if inputs.pictures and inputs.single and Path(args.out).suffix.lower() not in VIDEO_SUFFIXES:
         return _fuse_pictures(args, inputs.jobs[0], settings)
     if inputs.single:
@@ -74,9 +79,11 @@ def _fuse_one(args: argparse.Namespace, job: Any, settings: dict[str, Any]) -> i
         print_report,
         write_report,
     )
+    from streamfuse.outputs import check_writable
     from streamfuse.pipeline import Pipeline
     from streamfuse.spans import recorded
 
+    check_writable(args.report)
     tree = clip_config(job, settings, start_s=args.start, end_s=args.end)
     tree["sinks"].append(_output(args.out, picture="fused"))
     if args.save_registered:
@@ -103,18 +110,17 @@ def _fuse_one(args: argparse.Namespace, job: Any, settings: dict[str, Any]) -> i
 
 def _fuse_pictures(args: argparse.Namespace, job: Any, settings: dict[str, Any]) -> int:
     from streamfuse.api import fuse_pair
-    from streamfuse.errors import SinkError
+    from streamfuse.outputs import check_writable, refuse_overwriting
     from streamfuse.pictures import read_picture, write_picture
 
     clips = ("start", "end", "pairing_table", "frame_log", "report", "profile")
     _refuse(args, clips, "clips, not for single pictures")
     out = Path(args.out)
     if out.is_dir() or not out.suffix:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SinkError(f"{out}: the output folder cannot be made: {error.strerror}") from error
         out /= f"{job.name}.png"
+    outputs = [out] if args.save_registered is None else [out, args.save_registered]
+    refuse_overwriting(outputs, {"infrared": job.ir, "visible": job.vis})
+    check_writable(*outputs)
     frame = fuse_pair(read_picture(job.ir), read_picture(job.vis), settings=settings)
     write_picture(out, frame.image)
     if args.save_registered:
@@ -130,7 +136,8 @@ def _refuse(args: argparse.Namespace, names: tuple[str, ...], purpose: str) -> N
     from streamfuse.errors import ConfigError
 
     for name in names:
-        if getattr(args, name) is not None:
+        value = getattr(args, name)
+        if value is not None and value is not False:
             raise ConfigError(f"--{name.replace('_', '-')} is for {purpose}")
 
 
@@ -155,7 +162,9 @@ def _fuse_many(args: argparse.Namespace, inputs: Any, settings: dict[str, Any]) 
 
     one = ("save_registered", "pairing_table", "frame_log", "report", "profile")
     _refuse(args, one, "one pair of clips, not for a folder of them")
-    if args.jobs < 1:
+    if inputs.pictures:
+        _refuse(args, ("start", "end", "container"), "clips, not for single pictures")
+    if args.jobs is not None and args.jobs < 1:
         raise ConfigError(f"--jobs {args.jobs}: must be 1 or more")
     out = Path(args.out)
     try:
@@ -166,8 +175,8 @@ def _fuse_many(args: argparse.Namespace, inputs: Any, settings: dict[str, Any]) 
         inputs,
         out,
         settings,
-        container=args.container,
-        shard=parse_shard(args.shard),
+        container=args.container or "mkv",
+        shard=parse_shard(args.shard or "1/1"),
         overwrite=args.overwrite,
         start_s=args.start,
         end_s=args.end,
@@ -178,7 +187,7 @@ def _fuse_many(args: argparse.Namespace, inputs: Any, settings: dict[str, Any]) 
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, disable=not sys.stderr.isatty(), transient=True) as progress:
         bar = progress.add_task("fusing", total=len(tasks))
-        for outcome in run_batch(tasks, jobs=args.jobs):
+        for outcome in run_batch(tasks, jobs=args.jobs or 1):
             progress.advance(bar)
             if outcome.error:
                 failed.append(outcome)

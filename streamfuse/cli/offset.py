@@ -40,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
     from streamfuse.config import apply_override, parse_config
     from streamfuse.errors import ConfigError
     from streamfuse.inputs import Job
+    from streamfuse.outputs import check_writable, refuse_overwriting
     from streamfuse.pairing.correlation import BLOCK_S
     from streamfuse.pairing.offset import OffsetStatus
     from streamfuse.pipeline.offset import measure_recording, written
@@ -47,6 +48,9 @@ def run(args: argparse.Namespace) -> int:
     if not BLOCK_S / 2 <= args.max_lag <= MAX_LAG_LIMIT_S:
         reach = f"{BLOCK_S / 2:g} to {MAX_LAG_LIMIT_S:g}"
         raise ConfigError(f"--max-lag {args.max_lag:g}: must be {reach} seconds")
+    if args.json is not None:
+        refuse_overwriting([args.json], {"infrared": args.ir, "visible": args.vis})
+        check_writable(args.json)
     settings: dict[str, Any] = {}
     for override in args.overrides:
         apply_override(settings, override)

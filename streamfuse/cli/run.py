@@ -38,7 +38,9 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from streamfuse.config import load_config
+    from streamfuse.outputs import check_writable
 
+    check_writable(args.report)
     configs = {name: load_config(path, args.overrides) for name, path in _named(args.config).items()}
     if len(configs) == 1:
         return _run_one(args, *configs.values())

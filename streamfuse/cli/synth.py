@@ -13,7 +13,7 @@ def add_parser(subparsers: Any) -> None:
         "the cameras' true times (times.json) and, for each visible frame, where the infrared camera sees "
         "the same (truth/).",
     )
-    parser.add_argument("-o", "--output", metavar="DIR", type=Path, required=True, help="folder to write")
+    parser.add_argument("-o", "--output", metavar="DIR", type=Path, help="folder to write")
     parser.add_argument("-c", "--config", metavar="FILE", type=Path, help="options as YAML")
     parser.add_argument(
         "--set", dest="overrides", metavar="A.B=VALUE", action="append", default=[],
@@ -31,6 +31,7 @@ def run(args: argparse.Namespace) -> int:
     import yaml
     from rich.progress import Progress
 
+    from streamfuse.errors import ConfigError
     from streamfuse.synth.clip import load_clip_options
     from streamfuse.synth.writer import write_clip
 
@@ -43,6 +44,8 @@ def run(args: argparse.Namespace) -> int:
     if args.options:
         print(yaml.safe_dump(options.model_dump(mode="json"), sort_keys=False), end="")
         return 0
+    if args.output is None:
+        raise ConfigError("needs the folder to write, -o DIR")
     with Progress(transient=True) as bar:
         task = bar.add_task("rendering", total=None)
         written = write_clip(

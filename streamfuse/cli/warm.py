@@ -44,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
     from streamfuse.errors import ConfigError
     from streamfuse.evaluation.warm import measure
     from streamfuse.evaluation.warm_report import enlarged, figures, reliability_lines, write_json
+    from streamfuse.outputs import check_writable
     from streamfuse.pictures import write_picture
     from streamfuse.registration import REGISTRARS
 
@@ -51,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"warm: needs pairs IR VIS or --rendered SEED, got {len(args.clips)} clips")
     if args.frames is not None and args.frames < 2:
         raise ConfigError(f"--frames {args.frames}: must be at least 2")
+    check_writable(args.json, args.columns and args.columns / "any.png")
     kind = REGISTRARS.load(args.model)
     registrar = kind(kind.Options(), device="cpu")
     reports, passed = [], True
@@ -66,7 +68,6 @@ def run(args: argparse.Namespace) -> int:
                 print(f"  {figure}", flush=True)
                 passed &= figure.passed
             if args.columns is not None:
-                args.columns.mkdir(parents=True, exist_ok=True)
                 name = f"{report.name}-{'drifting' if drifting else 'standing'}.png"
                 write_picture(args.columns / name, enlarged(report.column))
     lines, calibrated = reliability_lines(reports)

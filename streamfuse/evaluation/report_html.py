@@ -17,10 +17,10 @@ from streamfuse.evaluation.results import (
     beaten_by_trivial,
     best_rows,
     format_value,
-    write_text,
 )
 from streamfuse.evaluation.samples import Sample, Shown
 from streamfuse.metrics.panel import METRICS, Family
+from streamfuse.outputs import write_text
 
 HEADINGS: dict[Family, tuple[str, str]] = {
     "fusion": (

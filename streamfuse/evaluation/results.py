@@ -14,6 +14,7 @@ from streamfuse.evaluation.judge import Scores
 from streamfuse.evaluation.samples import Sample
 from streamfuse.evaluation.sets import Kind
 from streamfuse.metrics.panel import METRICS, Family, Metric
+from streamfuse.outputs import write_text
 
 BETTER_BY = 1e-3
 """A relative gain below this is no win: it does not show in a table."""
@@ -180,14 +181,6 @@ def as_json(evaluation: Evaluation) -> dict[str, object]:
 def write_json(evaluation: Evaluation, path: Path) -> None:
     """Raises SinkError when it cannot be written."""
     write_text(json.dumps(as_json(evaluation), indent=1) + "\n", path)
-
-
-def write_text(text: str, path: Path) -> None:
-    """Write a report. Raises SinkError when that fails."""
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise SinkError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def write_csv(evaluation: Evaluation, path: Path) -> None:

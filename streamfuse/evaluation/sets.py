@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from pydantic import Field, ValidationError
 
 from streamfuse.config import describe_validation_error
 from streamfuse.errors import ConfigError, DataError
 from streamfuse.inputs import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from streamfuse.registry import Options
+from streamfuse.yaml_text import read_yaml
 
 FIELD_SUFFIXES = frozenset({".npz", ".npy", ".flo"})
 NAMED_IN_ERRORS = 5
@@ -47,12 +47,7 @@ def load_sets(path: Path) -> dict[str, EvaluationSet]:
     Raises:
         ConfigError: one line for each mistake.
     """
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    data = read_yaml(path)
     try:
         parsed = _SetFile.model_validate(data)
     except ValidationError as error:

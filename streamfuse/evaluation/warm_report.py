@@ -13,6 +13,7 @@ import numpy as np
 from streamfuse.evaluation.warm import WarmReport
 from streamfuse.frame import Image8
 from streamfuse.metrics.reliability import calibration_error, reliability_curve
+from streamfuse.outputs import write_text
 
 EQUAL_COMPUTE, TIME_RATIO, JITTER_RATIO = 0.8, 0.6, 0.5
 OK_SHARE, HELD_ERROR_PX, HARM_PX = 0.95, 1.0, 0.5
@@ -87,7 +88,7 @@ def reliability_lines(reports: Sequence[WarmReport]) -> tuple[list[str], bool]:
 
 
 def write_json(reports: Sequence[WarmReport], path: Path) -> None:
-    """Every figure of every report, and the frames' errors and statuses."""
+    """Every figure of every report, and the frames' errors and statuses. Raises SinkError."""
     rows: list[dict[str, Any]] = [
         {
             "name": report.name,
@@ -102,7 +103,7 @@ def write_json(reports: Sequence[WarmReport], path: Path) -> None:
         }
         for report in reports
     ]
-    path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    write_text(json.dumps(rows, indent=1) + "\n", path)
 
 
 def enlarged(column: Image8) -> Image8:

@@ -24,10 +24,11 @@ from streamfuse.capture import SOURCES
 from streamfuse.capture.reader import FrameReader
 from streamfuse.clock import NS_PER_S, Clock, RealClock
 from streamfuse.config import Component, Config
-from streamfuse.errors import CalibrationError, ConfigError, SinkError
+from streamfuse.errors import CalibrationError, ConfigError
 from streamfuse.flow import nearest_affine
 from streamfuse.frame import STREAMS, Frame, FusedFrame, Image8, SourceInfo, Status, Stream
 from streamfuse.fusion.colour import luma
+from streamfuse.outputs import write_text
 from streamfuse.pairing.activity import map_points
 from streamfuse.pairing.correlation import DEFAULT_MAX_LAG_S, LagCorrelator
 from streamfuse.pairing.offset import OffsetEstimate, OffsetMeasurement, measure_offset
@@ -250,10 +251,7 @@ def written(found: RecordingOffset, path: Path) -> None:
             for block in overall.blocks
         ],
     }
-    try:
-        path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise SinkError(f"{path}: the result cannot be written: {error.strerror}") from error
+    write_text(json.dumps(data, indent=2) + "\n", path)
 
 
 class LiveOffset:

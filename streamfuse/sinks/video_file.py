@@ -7,7 +7,6 @@ a second of picture. MP4 keeps presentation stamps to the tick of the source; Ma
 
 import errno
 import logging
-import os
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +18,7 @@ from pydantic import Field, model_validator
 from streamfuse.clock import Clock
 from streamfuse.errors import SinkError
 from streamfuse.frame import FusedFrame, Image8
+from streamfuse.outputs import check_writable
 from streamfuse.registry import Options
 from streamfuse.sinks.audio_copy import AudioCopy
 from streamfuse.sinks.colormap import Colormap
@@ -123,7 +123,7 @@ class VideoFileSink:
         if self._opened:
             return
         self._index = self._first_index()
-        self._check_writable(self._segment_path())
+        check_writable(self._segment_path())
         source = self._options.audio_from
         if source is not None:
             if self._path.exists() and source.exists() and self._path.samefile(source):
@@ -211,16 +211,6 @@ class VideoFileSink:
             raise SinkError(f"{first} exists; remove it, or set if_exists to overwrite or number")
         numbers = [int(p.stem[-4:]) for p in taken]
         return max(numbers, default=0) + 1
-
-    def _check_writable(self, path: Path) -> None:
-        new = not path.exists()
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666))
-            if new:
-                path.unlink()
-        except OSError as error:
-            raise SinkError(f"{path}: cannot be written: {error.strerror}") from error
 
     def _describe(self, error: Exception) -> str:
         if isinstance(error, SinkError):

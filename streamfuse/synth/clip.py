@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError
 
 from streamfuse.config import apply_override, describe_validation_error
 from streamfuse.errors import ConfigError
 from streamfuse.registry import Options
 from streamfuse.synth.options import CodeOptions, RigOptions, SceneOptions, TimingOptions
+from streamfuse.yaml_text import read_yaml
 
 
 class ClipOptions(Options):
@@ -46,12 +46,7 @@ def load_clip_options(path: Path | None, overrides: Sequence[str] = ()) -> ClipO
     """
     data: dict[str, Any] = {}
     if path is not None:
-        try:
-            loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: not valid YAML: {error}") from error
+        loaded = read_yaml(path)
         if not isinstance(loaded, dict):
             raise ConfigError(f"{path}: must hold options such as 'duration_s: 5', got {loaded!r:.40}")
         data = loaded
