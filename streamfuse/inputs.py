@@ -86,12 +86,12 @@ def _pair_folders(ir: Path, vis: Path, *, independent: bool) -> Inputs:
     ir_clips, vis_clips = _entries(ir), _entries(vis)
     if not ir_clips and not vis_clips:
         if independent:
-            jobs = _match(_by_stem(ir, IMAGE_SUFFIXES), _by_stem(vis, IMAGE_SUFFIXES), ir, vis)
+            jobs = _match("pictures", _by_stem(ir, IMAGE_SUFFIXES), _by_stem(vis, IMAGE_SUFFIXES), ir, vis)
             return Inputs(jobs=jobs, single=False, pictures=True)
         return Inputs(jobs=(Job(name=vis.name, ir=str(ir), vis=str(vis)),), single=True)
     if independent:
         raise SourceError(f"{ir}: --independent is for folders of pictures, this one holds clips")
-    return Inputs(jobs=_match(ir_clips, vis_clips, ir, vis), single=False)
+    return Inputs(jobs=_match("clips", ir_clips, vis_clips, ir, vis), single=False)
 
 
 def _entries(folder: Path) -> dict[str, Path]:
@@ -115,7 +115,12 @@ def _by_stem(folder: Path, suffixes: frozenset[str]) -> dict[str, Path]:
     return found
 
 
-def _match(ir: dict[str, Path], vis: dict[str, Path], ir_folder: Path, vis_folder: Path) -> tuple[Job, ...]:
+def _match(
+    what: str, ir: dict[str, Path], vis: dict[str, Path], ir_folder: Path, vis_folder: Path
+) -> tuple[Job, ...]:
+    for folder, found in ((ir_folder, ir), (vis_folder, vis)):
+        if not found:
+            raise SourceError(f"{folder}: holds no {what}")
     common = sorted(ir.keys() & vis.keys())
     if not common:
         raise SourceError(f"{ir_folder} and {vis_folder}: no two names are the same, so nothing pairs")

@@ -32,16 +32,27 @@ def read_picture(path: Path | str) -> Image8 | Image16:
 
 
 def write_picture(path: Path | str, image: Image8) -> None:
-    """Write (H, W) or RGB (H, W, 3); the suffix says how. Raises SinkError naming the file."""
+    """Write (H, W) or RGB (H, W, 3); the suffix says how. The file is complete or as it was before.
+
+    Raises:
+        SinkError: naming the file.
+    """
     path = Path(path)
     bgr = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     try:
         done, data = cv2.imencode(path.suffix, bgr)
     except cv2.error as error:
         raise SinkError(f"{path}: {path.suffix!r} is not a picture format; use .png or .jpg") from error
+    target = path.resolve()
+    partial = target.with_name(f".{path.name}.partial")
     try:
         if not done:
             raise OSError("the encoder failed")
-        data.tofile(path)
+        if target.exists() and not target.is_file():
+            target.write_bytes(data.tobytes())  # a device or a pipe
+            return
+        partial.write_bytes(data.tobytes())
+        partial.replace(target)
     except OSError as error:
+        partial.unlink(missing_ok=True)
         raise SinkError(f"{path}: the picture cannot be written: {error.strerror or error}") from error

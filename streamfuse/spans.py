@@ -43,6 +43,7 @@ class Trace:
         self._events: list[str] = []
         self._named: set[int] = set()
         self._file: IO[str]
+        self._failure: OSError | None = None
 
     def __enter__(self) -> Self:
         global _trace
@@ -63,9 +64,14 @@ class Trace:
         _trace = None
         with self._lock:
             self._add({"name": "process_name", "ph": "M", "pid": os.getpid(), "args": {"name": "streamfuse"}})
-            self._file.write(",\n".join(self._events) + "\n]\n")
-            self._events.clear()
-            self._file.close()
+            self._write("\n]\n")
+            try:
+                self._file.close()
+            except OSError as failure:
+                self._failure = self._failure or failure
+        if self._failure is not None and error is None:
+            text = f"{self._path}: the trace cannot be written: {self._failure.strerror}"
+            raise SinkError(text) from self._failure
 
     def add(self, name: str, started_ns: int, ended_ns: int, cpu_ns: int, frame: int | None = None) -> None:
         """Record one piece of work of the calling thread, which took `cpu_ns` of processor time."""
@@ -90,8 +96,17 @@ class Trace:
                 self._add({"name": "thread_name", "ph": "M", "pid": os.getpid(), "tid": thread, "args": args})
             self._add(event)
             if len(self._events) >= BUFFERED_EVENTS:
-                self._file.write(",\n".join(self._events) + ",\n")
-                self._events.clear()
+                self._write(",\n")
+
+    def _write(self, end: str) -> None:
+        """Hand on what was recorded. A full disk ends the trace and not the work that it looks at."""
+        try:
+            if self._failure is None:
+                self._file.write(",\n".join(self._events) + end)
+                self._file.flush()
+        except OSError as error:
+            self._failure = error
+        self._events.clear()
 
     def _add(self, event: dict[str, object]) -> None:
         self._events.append(json.dumps(event))

@@ -63,3 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return EXIT_FAILED
+    except OSError as error:  # a full disk under stdout, a folder that went away
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"streamfuse {args.command}: {where}{error.strerror or error}", file=sys.stderr)
+        return EXIT_FAILED

@@ -15,7 +15,7 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from streamfuse.clock import NS_PER_S, RealClock
-from streamfuse.frame import FusedFrame, Rung
+from streamfuse.frame import FusedFrame, Rung, Status
 from streamfuse.outputs import write_text
 from streamfuse.pipeline import Pipeline
 from streamfuse.pipeline.statistics import Report
@@ -132,6 +132,21 @@ def print_report(report: Report, *, name: str = "", as_json: bool = False) -> No
         print(f"  {stage}: p50 {ms['p50']:.1f} ms, p95 {ms['p95']:.1f} ms, p99 {ms['p99']:.1f} ms")
     for note in report.notes:
         print(f"     note: {note}")
+
+
+def unfused(report: Report) -> str:
+    """Why a finished run shows the visible picture alone, and what to do; empty when it does not."""
+    if not report.frames_out or set(report.status) != {Status.OFF.value}:
+        return ""
+    if not report.frames_used["ir"]:
+        return (
+            "not one infrared frame lies near a visible one in time: pairing.offset_ms says how much later "
+            "the visible is stamped (`streamfuse offset --max-lag 60` looks for it)"
+        )
+    return (
+        "infrared and visible never matched with enough confidence: are they of one scene? "
+        "If so, `streamfuse calibrate` gives registration a start"
+    )
 
 
 def _degraded(report: Report) -> bool:

@@ -84,10 +84,10 @@ def run(args: argparse.Namespace) -> int:
     check_writable(args.json, args.csv, args.html)
     sets = _sets(args)
     families = _families(args)
-    for option in ("every", "jobs"):
+    for option, least in (("every", 1), ("jobs", 1), ("pictures", 0)):
         value = getattr(args, option)
-        if value is not None and value < 1:
-            _refuse(f"--{option} {value}: must be at least 1")
+        if value is not None and value < least:
+            _refuse(f"--{option} {value}: must be at least {least}")
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, disable=not sys.stderr.isatty(), transient=True) as progress:
         bars: dict[str, Any] = {}

@@ -73,10 +73,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _fuse_one(args: argparse.Namespace, job: Any, settings: dict[str, Any]) -> int:
     from streamfuse.batch import clip_config
+    from streamfuse.cli import EXIT_INTERRUPTED
     from streamfuse.cli._progress import (
         finish_on_interrupt,
         frame_progress,
         print_report,
+        unfused,
         write_report,
     )
     from streamfuse.outputs import check_writable
@@ -104,6 +106,11 @@ def _fuse_one(args: argparse.Namespace, job: Any, settings: dict[str, Any]) -> i
     if not report.frames_out:
         print(f"{args.out}: not written, no frame could be fused", file=sys.stderr)
         return 1
+    if pipeline.stopping:
+        print(f"{args.out}: stopped early, holds the first {report.frames_out} frames", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    if reason := unfused(report):
+        print(f"{args.out}: the visible picture alone: {reason}", file=sys.stderr)
     print(f"  written: {args.out}")
     return 0
 

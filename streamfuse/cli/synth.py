@@ -1,6 +1,7 @@
 """`streamfuse synth`: render a pair of clips of which everything is known."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.output is None:
         raise ConfigError("needs the folder to write, -o DIR")
-    with Progress(transient=True) as bar:
+    with Progress(disable=not sys.stderr.isatty(), transient=True) as bar:
         task = bar.add_task("rendering", total=None)
         written = write_clip(
             args.output, options, progress=lambda done, total: bar.update(task, completed=done, total=total)

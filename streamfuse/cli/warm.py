@@ -7,6 +7,8 @@ from typing import Any
 BOUNDS_MISSED = 1
 EVERY_FRAME = 10**9
 RENDERED_FRAMES = 45
+SEEDS = 2**32
+"""As many as a rendered scene takes."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -49,9 +51,13 @@ def run(args: argparse.Namespace) -> int:
     from streamfuse.registration import REGISTRARS
 
     if len(args.clips) % 2 or not (args.clips or args.rendered):
-        raise ConfigError(f"warm: needs pairs IR VIS or --rendered SEED, got {len(args.clips)} clips")
+        raise ConfigError(f"needs pairs IR VIS or --rendered SEED, got {len(args.clips)} clips")
     if args.frames is not None and args.frames < 2:
         raise ConfigError(f"--frames {args.frames}: must be at least 2")
+    for option, seeds in (("seed", [args.seed]), ("rendered", args.rendered)):
+        for seed in seeds:
+            if not 0 <= seed < SEEDS:
+                raise ConfigError(f"--{option} {seed}: must be 0 to {SEEDS - 1}")
     check_writable(args.json, args.columns and args.columns / "any.png")
     kind = REGISTRARS.load(args.model)
     registrar = kind(kind.Options(), device="cpu")

@@ -223,4 +223,5 @@ class _ClipSteadiness:
             row: {"temporal": temporal_panel(steadiness)}
             for meter in self._meters.values()
             for row, steadiness in meter.result().items()
+            if steadiness.frames > 1
         }

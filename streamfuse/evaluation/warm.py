@@ -124,7 +124,9 @@ def measure(
         DataError: the clip has fewer than two frames, or none of the undeformed ones can be registered.
     """
     if len(footage.pairs) < 2:
-        raise DataError(f"{footage.name}: {len(footage.pairs)} frames; needs at least 2")
+        raise DataError(
+            f"{footage.name}: frames of both clips at one time: {len(footage.pairs)}; at least 2 are needed"
+        )
     options = options or TemporalOptions()
     added = Added(footage.shape, seed=seed, drifting=drifting, frames=len(footage.pairs))
     own = _Own(footage, registrar, options)

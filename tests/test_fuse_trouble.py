@@ -1,0 +1,158 @@
+"""`streamfuse` stopped in the middle, on a full disk, with clips that do not belong together."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from importlib.resources import files
+from pathlib import Path
+
+import cv2
+import media
+import numpy as np
+import pytest
+from recordings import FAST, pictures
+
+from streamfuse.cli import EXIT_INTERRUPTED, main
+from streamfuse.pictures import write_picture
+from streamfuse.spans import Trace
+
+SAMPLE_FRAMES = 125
+SMALL_FILES = 8 * 1024
+"""Bytes that a process under test may write to one file: what a full disk does, without a disk of its own."""
+
+
+def limited(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `streamfuse` where every file ends after SMALL_FILES."""
+
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (SMALL_FILES, SMALL_FILES))
+
+    command = [sys.executable, "-m", "streamfuse", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, preexec_fn=limit, timeout=120, check=False)
+
+
+@pytest.fixture
+def noise(tmp_path: Path, rng: np.random.Generator) -> Path:
+    """A data set of two pairs of pictures that no codec makes small."""
+    for stream in ("ir", "vis"):
+        (tmp_path / stream).mkdir()
+        for name in ("a", "b"):
+            picture = rng.integers(0, 256, (64, 96, 3), np.uint8)
+            cv2.imwrite(str(tmp_path / stream / f"{name}.png"), picture)
+    return tmp_path
+
+
+def test_pictures_on_a_full_disk_are_not_taken_for_finished(noise: Path) -> None:
+    out = noise / "out"
+    arguments = ("fuse", str(noise), "-o", str(out), "--independent", *FAST)
+    full = limited(*arguments)
+    assert full.returncode == 1, full.stderr
+    assert "a.png: the picture cannot be written: File too large" in full.stdout
+    assert list(out.iterdir()) == []
+    assert main(list(arguments)) == 0
+    assert [cv2.imread(str(path)).shape for path in out.iterdir()] == [(64, 96, 3)] * 2
+
+
+def test_a_picture_that_cannot_be_written_leaves_the_one_before(noise: Path) -> None:
+    out = noise / "out.png"
+    write_picture(out, np.zeros((8, 8), np.uint8))
+    before = out.read_bytes()
+    full = limited("fuse", str(noise / "ir" / "a.png"), str(noise / "vis" / "a.png"), "-o", str(out), *FAST)
+    assert full.returncode == 2
+    assert f"{out}: the picture cannot be written: File too large" in full.stderr
+    assert out.read_bytes() == before
+    assert list(noise.glob(".*")) == []
+
+
+def test_a_picture_goes_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "link.png").symlink_to("real.png")
+    write_picture(tmp_path / "link.png", np.zeros((8, 8), np.uint8))
+    assert (tmp_path / "link.png").is_symlink()
+    assert cv2.imread(str(tmp_path / "real.png")).shape == (8, 8, 3)
+
+
+def test_a_trace_on_a_full_disk_does_not_end_the_run(noise: Path) -> None:
+    clip = str(media.write_clip(noise / "clip.mkv", frames=4, codec="mpeg4"))
+    out, trace = noise / "out.mkv", noise / "trace.json"
+    full = limited("fuse", clip, clip, "-o", str(out), "--profile", str(trace), *FAST)
+    assert full.returncode == 2
+    assert f"{trace}: the trace cannot be written: File too large" in full.stderr
+    assert "Traceback" not in full.stderr
+    assert len(pictures(out)) == 4
+
+
+def test_a_trace_that_failed_hides_no_other_error() -> None:
+    with pytest.raises(ValueError, match="the work"), Trace("/dev/full"):
+        raise ValueError("the work")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_stdout_on_a_full_disk_is_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "streamfuse", "config", "schema"]
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr == "streamfuse config: No space left on device\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_was_stopped_does_not_pass_for_done(
+    number: signal.Signals, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clips = [str(files("streamfuse") / "samples" / f"street-{name}.mkv") for name in ("ir", "vis")]
+    out, log = tmp_path / "out.mkv", tmp_path / "log.jsonl"
+
+    def stop() -> None:
+        deadline = time.monotonic() + 30
+        while not (log.exists() and log.stat().st_size) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        os.kill(os.getpid(), number)
+
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    code = main(["fuse", *clips, "-o", str(out), "--frame-log", str(log), *FAST])
+    stopper.join()
+    written = len(pictures(out))
+    assert code == EXIT_INTERRUPTED
+    assert 0 < written < SAMPLE_FRAMES
+    assert f"{out}: stopped early, holds the first {written} frames" in capsys.readouterr().err
+
+
+def test_clips_that_do_not_meet_in_time_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ir = str(media.write_clip(tmp_path / "ir.mkv", frames=5))
+    vis = str(media.write_clip(tmp_path / "vis.mkv", frames=5, pts=range(2500, 2505)))
+    out = tmp_path / "out.mkv"
+    assert main(["fuse", ir, vis, "-o", str(out), *FAST]) == 0
+    told = capsys.readouterr().err
+    assert f"{out}: the visible picture alone: not one infrared frame lies near" in told
+    assert "pairing.offset_ms" in told
+    assert main(["fuse", ir, ir, "-o", str(out), *FAST]) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("option", "seed"), [("--seed", -1), ("--rendered", -3), ("--rendered", 2**32)])
+def test_a_seed_out_of_range_is_named(option: str, seed: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["warm", "--rendered", "1", option, str(seed)]) == 2
+    assert f"streamfuse warm: {option} {seed}: must be 0 to 4294967295" in capsys.readouterr().err
+
+
+def test_an_empty_folder_is_said_to_be_empty(noise: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    empty = noise / "empty"
+    empty.mkdir()
+    arguments = [str(noise / "ir"), str(empty), "-o", str(noise / "out"), "--independent"]
+    assert main(["fuse", *arguments]) == 2
+    assert f"{empty}: holds no pictures" in capsys.readouterr().err
+
+
+def test_one_frame_has_no_steadiness(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for frames, told in ((1, False), (3, True)):
+        clip = str(media.write_clip(tmp_path / f"{frames}.mkv", frames=frames))
+        assert main(["eval", "--ir", clip, "--vis", clip, "--families", "film,temporal"]) == 0
+        assert ("luma_jitter" in capsys.readouterr().out) is told
