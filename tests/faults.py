@@ -111,6 +111,20 @@ class StallingSource(SoundSource):
         return self.frame(index)
 
 
+class BelatedSource(SoundSource):
+    """The read of frame `at` hangs until the connection is closed, and then gives the frame; after that a
+    closed connection has no more."""
+
+    def read(self) -> RawFrame | None:
+        return None if self._closing.is_set() else super().read()
+
+    def make(self, index: int) -> RawFrame:
+        if index == self.options.at and self._camera.opened == 1:
+            self._camera.hanging.set()
+            self._closing.wait()
+        return self.frame(index)
+
+
 class DisconnectOptions(FaultOptions):
     times: int = Field(1, description="how many connections break")
     refusals: int = Field(0, description="attempts to open refused after the first one")

@@ -15,7 +15,7 @@ from streamfuse.capture.media_time import MediaTime, Pace
 from streamfuse.capture.reader import FrameReader
 from streamfuse.capture.video_file import VideoFileOptions, VideoFileSource
 from streamfuse.clock import NS_PER_MS, NS_PER_S, RealClock, VirtualClock
-from streamfuse.errors import SourceInterrupted
+from streamfuse.errors import SourceError, SourceInterrupted
 from streamfuse.frame import RawFrame
 
 # -- offline time ----------------------------------------------------------------------------------
@@ -94,6 +94,25 @@ def test_capture_times_known_from_the_sender_are_used_and_rise() -> None:
     found = frames(reader([raw(i, t_capture_hint=h) for i, h in enumerate(hints)], live=True))
     assert [f.t_capture for f in found] == [*hints[:2], hints[1] + 1, hints[3]]
     assert {f.stamp_source for f in found} == {"rtcp"}
+
+
+@pytest.mark.parametrize("key", ["t_arrival", "t_capture_hint"])
+def test_a_live_picture_dated_by_unix_time_is_refused(key: str) -> None:
+    unix_ns = 1_700_000_000 * NS_PER_S
+    source = reader([raw(0), raw(1, **{key: unix_ns})], live=True)
+    source.read()
+    with pytest.raises(SourceError, match=f"vis: picture 1 has a {key} 1700000000 s ahead; must be on"):
+        source.read()
+    assert reader([raw(0, t_capture_hint=unix_ns)]).read(), "a recording may be dated so"
+
+
+def test_stamps_that_stand_still_give_way_to_arrival(caplog: pytest.LogCaptureFixture) -> None:
+    stuck = [raw(i, pts_ms=7, t_arrival=i * 40 * NS_PER_MS) for i in range(100)]
+    found = frames(reader(stuck, live=True))
+    assert [f.t_capture for f in found[-50:]] == [f.t_arrival for f in found[-50:]]
+    assert [f.stamp_source for f in found[-50:]] == ["arrival"] * 50
+    assert caplog.messages[-1] == "vis: the source's time line broke; once too often, arrival counts for now"
+    assert len(caplog.messages) == found[-1].epoch == 4
 
 
 def test_a_source_without_a_clock_is_stamped_by_arrival() -> None:

@@ -15,7 +15,7 @@ from scripted import ScriptedSource, ScriptOptions, frames, raw, reader, texture
 
 from streamfuse.capture.reader import FrameReader
 from streamfuse.clock import VirtualClock
-from streamfuse.errors import ConfigError, SourceInterrupted
+from streamfuse.errors import ConfigError, SourceError, SourceInterrupted
 from streamfuse.frame import DropCause, RawFrame, SourceInfo, Stream
 
 # -- pictures --------------------------------------------------------------------------------------
@@ -132,6 +132,24 @@ def test_a_crop_that_no_longer_fits_ends_the_stream_with_the_reason() -> None:
     source = reader([raw(0), raw(1, image=textured(1, width=20, height=20))], crop=(0, 0, 40, 30))
     source.read()
     with pytest.raises(ConfigError, match=r"sources.vis.crop: .* 20x20 picture"):
+        source.read()
+
+
+@pytest.mark.parametrize(
+    ("image", "what"),
+    [
+        (np.zeros((4, 4)), r"float64 \(4, 4\)"),
+        (np.zeros((4, 4, 4), np.uint8), r"uint8 \(4, 4, 4\)"),
+        (np.zeros((4, 4, 3), np.uint16), r"uint16 \(4, 4, 3\)"),
+        (np.zeros((0, 0, 3), np.uint8), r"uint8 \(0, 0, 3\)"),
+        ([[1, 2]], "list"),
+    ],
+)
+@pytest.mark.parametrize("stream", ["ir", "vis"])
+def test_what_is_no_picture_is_named(image: Any, what: str, stream: Stream) -> None:
+    source = reader([raw(0), raw(1, image=image)], stream=stream)
+    source.read()
+    with pytest.raises(SourceError, match=rf"{stream}: picture 1 is {what}; must be uint8 \(H, W\)"):
         source.read()
 
 

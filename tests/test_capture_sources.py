@@ -237,6 +237,23 @@ def test_raw_frames_pass_unchanged() -> None:
     assert read_all(source) == [frame]
 
 
+def test_times_may_be_any_numbers() -> None:
+    times = [0, Fraction(1, 4), 0.5, np.float32(0.75), np.int64(1)]
+    source = make("python", frames=[(t, media.picture(0)) for t in times])
+    source.open()
+    assert [f.pts for f in read_all(source)] == [i * NS_PER_S // 4 for i in range(5)]
+
+
+def test_a_live_iterator_goes_on_when_it_is_opened_again() -> None:
+    pictures = (media.picture(i) for i in range(4))
+    source = make("python", frames=pictures, live=True)
+    for first in (0, 2):
+        source.open()
+        found = [source.read(), source.read()]
+        assert [media.frame_number(f.image) for f in found if f] == [first, first + 1]
+        source.close()
+
+
 def test_an_iterator_cannot_be_opened_twice() -> None:
     source = make("python", frames=iter([media.picture(0)]))
     source.open()
@@ -254,6 +271,9 @@ BAD_CODE = {
     "nothing": ([], "not one picture"),
     "not callable": (7, "neither an iterable nor callable"),
     "float": ([np.zeros((4, 4))], r"picture 0 is float64 \(4, 4\); must be uint8"),
+    "no picture in a frame": ([RawFrame(image=[[1]], t_arrival=0)], "picture 0 is list; must be uint8"),  # type: ignore[arg-type]
+    "no time": ([(0, media.picture(0)), (float("nan"), media.picture(1))], "picture 1 is dated nan; must be"),
+    "text for a time": ([("now", media.picture(0))], "picture 0 is dated 'now'; must be seconds"),
     "four channels": ([media.picture(0), np.zeros((4, 4, 4), np.uint8)], "picture 1 is uint8"),
     "text": (["abc"], "picture 0 is str"),
     "raises": (_broken_code, "ZeroDivisionError: camera exploded"),

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from faults import (
+    BelatedSource,
     BrokenSource,
     Camera,
     CorruptSource,
@@ -248,6 +249,19 @@ def test_a_stalled_connection_is_closed_and_comes_back(start: Callable[..., Rig]
     rig.wait_finished()
     assert [f.epoch for f in rig.frames] == [0] * 10 + [1] * 20
     assert "no picture for 4.0 s, connection given up" in rig.said[0]
+    assert rig.said[-1] == "vis: back"
+    assert_sound(rig)
+
+
+def test_a_picture_that_comes_when_the_connection_was_given_up_is_not_the_last(
+    start: Callable[..., Rig],
+) -> None:
+    clock = VirtualClock()
+    rig = start(BelatedSource, clock=clock, at=10, frames=20)
+    assert rig.camera.hanging.wait(PATIENCE_S)
+    advance(rig, clock, RECONNECT.stall_s + WATCH_GRACE_S)
+    rig.wait_finished()
+    assert [f.epoch for f in rig.frames] == [0] * 11 + [1] * 20
     assert rig.said[-1] == "vis: back"
     assert_sound(rig)
 

@@ -1,6 +1,6 @@
 """Device stamps on the computer's clock: simulated cameras whose true capture times are known."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -188,6 +188,18 @@ def test_one_odd_stamp_changes_nothing_for_the_others(hiccup_ms: int) -> None:
     assert not any(stamp.reset for stamp in stamps)
     assert np.abs(np.delete(errors, 450)[300:]).max() < 2
     assert abs(errors[450]) < 34, "at worst taken for its neighbour"
+
+
+@pytest.mark.parametrize("pts", [lambda i: 7, lambda i: -40 * i, lambda i: 7 + 3_600_000 * (i // 5 % 2)])
+def test_a_clock_that_breaks_all_the_time_is_put_aside_for_a_minute(pts: Callable[[int], int]) -> None:
+    clock_filter = ClockFilter(latency_ns=0)
+    stamps = [clock_filter.update(pts(i) * MS, 40 * i * MS) for i in range(1000)]
+    assert sum(stamp.reset for stamp in stamps) == 4
+    settled = stamps[50:]
+    assert all(stamp.by_arrival for stamp in settled)
+    assert {b.t_capture - a.t_capture for a, b in pairwise(settled)} == {40 * MS}
+    cured = [clock_filter.update(1_000_000 * MS + i * 40 * MS, (61_000 + 40 * i) * MS) for i in range(100)]
+    assert not any(stamp.by_arrival or stamp.reset for stamp in cured)
 
 
 def test_a_reset_by_the_caller_never_takes_time_back() -> None:

@@ -22,8 +22,11 @@ class PretendWorker:
     def __init__(self, clock: VirtualClock, cost_ns: int = 0) -> None:
         self._clock = clock
         self.cost_ns = cost_ns
+        self.breaks_at: int | None = None
 
     def submit(self, pair: FramePair, *, seq: int, dropped: dict[str, int], **_: Any) -> list[FusedFrame]:
+        if seq == self.breaks_at:
+            raise RuntimeError("the model broke")
         self._clock.advance_ns(self.cost_ns)
         template = fused_frame(seq)
         fused = FusedFrame(
@@ -131,7 +134,7 @@ def test_a_run_is_over_when_no_frame_can_come_out_any_more(
 
 
 def test_the_end_of_the_visible_waits_for_its_last_partner() -> None:
-    core = make_core(live=True, driver="vis")
+    core = make_core(live=True, budget_ms=10_000, driver="vis")
     for i in range(12):
         core.feed(frame("ir", i, i * 40))
         core.feed(frame("vis", i, i * 40))
@@ -200,3 +203,21 @@ def test_a_live_frame_tells_how_long_it_waited_for_its_partner_and_for_the_worke
     assert len(fused) >= 2
     for f in fused:
         assert f.latencies_ns["wait_pair"] == 500 * NS_PER_MS - f.pair.vis.t_arrival
+
+
+@pytest.mark.parametrize("ir_every", [1, 3])
+def test_the_frames_a_worker_breaks_at_are_accounted_for(ir_every: int) -> None:
+    core = make_core(live=True, budget_ms=10_000, driver="vis")
+    core._worker.breaks_at = 4  # type: ignore[attr-defined]
+    for i in range(8):
+        if i % ir_every == 0:
+            core.feed(frame("ir", i // ir_every, i * 40))
+        core.feed(frame("vis", i, i * 40))
+    core.test_clock.advance_ns(500 * NS_PER_MS)  # type: ignore[attr-defined]
+    with pytest.raises(RuntimeError, match="the model broke"):
+        list(core.step())
+    core.finish()
+    report = report_of(core)
+    assert report.frames_out == 4
+    assert report.dropped["vis"] == {"shutdown": 4}
+    assert report.unaccounted() == {"ir": 0, "vis": 0}

@@ -34,6 +34,10 @@ RESET_FRAMES = 3
 LATE_RESET_NS = NS_PER_S
 """Frames behind the line may be a queue that empties after a stall of the network; those ahead of it, which
 would have arrived before they were taken, may not. So late ones mean a new time line only after this long."""
+BREAKS_BELIEVED = 3
+DISTRUST_NS = 60 * NS_PER_S
+"""A device whose time line breaks more often than that within the window has no clock worth the name: its
+stamps stand still, run at a wrong rate, or come out of order. For a minute arrival dates its pictures."""
 INTERVALS_KEPT = 64
 ARRIVALS_KEPT = 16
 """Without device stamps: the rate is that of the last 64 frames, the phase that of the promptest of 16, so a
@@ -45,11 +49,15 @@ RTSP as a middle of encoder and network queues. Zero for kinds that are not list
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """Estimated capture time, how far it may be off, and whether the device began a new time line."""
+    """Estimated capture time, how far it may be off, and whether the device began a new time line.
+
+    by_arrival: the device has no stamps, or none to be trusted.
+    """
 
     t_capture: int
     uncertainty_ns: int
     reset: bool = False
+    by_arrival: bool = False
 
 
 class ClockFilter:
@@ -67,6 +75,11 @@ class ClockFilter:
 
     def reset(self) -> None:
         """Forget the device's clock: another connection, another time line. Stamps still do not go back."""
+        self._broke: deque[int] = deque(maxlen=BREAKS_BELIEVED)
+        self._distrusted_until_ns: int | None = None
+        self._begin_line()
+
+    def _begin_line(self) -> None:
         self.skew_ppm = 0.0
         self.residual_p95_ns = 0
         self._points: deque[tuple[int, int]] = deque()
@@ -81,9 +94,15 @@ class ClockFilter:
 
     def update(self, pts_ns: int | None, arrival_ns: int) -> Stamp:
         """Take one frame's stamps, in the order of arrival. `pts_ns` None: the device has no clock."""
+        if self._distrusted_until_ns is not None and arrival_ns < self._distrusted_until_ns:
+            pts_ns = None
         broken = pts_ns is not None and self._breaks(pts_ns, arrival_ns)
         if broken:
-            self.reset()
+            self._begin_line()
+            if len(self._broke) == BREAKS_BELIEVED and arrival_ns - self._broke[0] < WINDOW_NS:
+                self._distrusted_until_ns = arrival_ns + DISTRUST_NS
+                pts_ns = None
+            self._broke.append(arrival_ns)
         self._take_arrival(arrival_ns)
         if pts_ns is None:
             t_ns = self._by_arrival()
@@ -95,7 +114,7 @@ class ClockFilter:
         if self._last_capture is not None:
             t_capture = max(t_capture, self._last_capture + 1)
         self._last_capture = t_capture
-        return Stamp(t_capture, self.residual_p95_ns, broken)
+        return Stamp(t_capture, self.residual_p95_ns, broken, by_arrival=pts_ns is None)
 
     def _line(self, pts_ns: int) -> float:
         return self._offset + self._slope * (pts_ns - self._origin)

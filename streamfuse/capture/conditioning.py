@@ -9,6 +9,17 @@ from streamfuse.frame import Image8, Image16, Stream
 
 ROTATIONS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
 FLIPS = {"horizontal": 1, "vertical": 0, "both": -1}
+LAYOUTS = "uint8 (H, W) or (H, W, 3) RGB, or uint16 (H, W)"
+"""What sources deliver."""
+
+
+def wrong_layout(picture: object) -> str:
+    """What a picture is that has none of the `LAYOUTS`; empty when it has one."""
+    if not isinstance(picture, np.ndarray):
+        return type(picture).__name__
+    grey, colour = picture.ndim == 2, picture.ndim == 3 and picture.shape[2] == 3
+    fits = grey if picture.dtype == np.uint16 else picture.dtype == np.uint8 and (grey or colour)
+    return "" if fits and picture.size else f"{picture.dtype} {picture.shape}"
 
 
 def oriented_size(width: int, height: int, options: SourceOptions, *, stream: Stream) -> tuple[int, int]:

@@ -1,16 +1,19 @@
 """Pictures from Python: any iterable, or a callable that is asked for one picture after the other."""
 
 from collections.abc import Iterable, Iterator
+from decimal import Decimal
 from fractions import Fraction
 from importlib import import_module
 from inspect import isgeneratorfunction
 from itertools import chain, repeat
+from numbers import Rational
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field, field_serializer
 
 from streamfuse.capture._av import SensorUnit
+from streamfuse.capture.conditioning import LAYOUTS, wrong_layout
 from streamfuse.capture.options import SourceOptions
 from streamfuse.clock import NS_PER_S, Clock
 from streamfuse.errors import SourceError, StreamfuseError
@@ -47,7 +50,7 @@ class PythonSource:
 
     Arrays: uint8 (H, W) or (H, W, 3) RGB, or uint16 (H, W); other layouts are refused, naming the picture.
     Errors of the wrapped code end the stream as SourceError; it may raise SourceInterrupted itself to be
-    opened again. `close` cannot interrupt code that blocks.
+    opened again. `close` cannot interrupt code that blocks. A live iterator that is opened again goes on.
     """
 
     Options: ClassVar[type[PythonOptions]] = PythonOptions
@@ -66,7 +69,8 @@ class PythonSource:
         """Take the first picture.
 
         Raises:
-            SourceError: the code cannot be found, gives no picture, or is an iterator that was read before.
+            SourceError: the code cannot be found, gives no picture, or is an iterator that was read before
+                and is not live.
         """
         items = self._items()
         first = next(items, None)
@@ -106,7 +110,7 @@ class PythonSource:
             return iter(frames())
         if isinstance(frames, Iterable):
             items = iter(frames)
-            if items is self._read_before:
+            if items is self._read_before and not self.live:
                 raise SourceError(f"python source {self._name}: an iterator can be read only once")
             self._read_before = items
             return items
@@ -116,13 +120,14 @@ class PythonSource:
 
     def _picture(self, index: int, item: Any, rate: Fraction) -> RawFrame:
         if isinstance(item, RawFrame):
+            self._check(index, item.image)
             return item
         t_arrival = self._clock.now_ns()
         pts: int | None = None
         time_base: Fraction | None = None
         if isinstance(item, tuple) and len(item) == 2:
             time_s, item = item
-            pts, time_base = round(Fraction(time_s) * NS_PER_S), NS_TIME_BASE
+            pts, time_base = self._nanoseconds(index, time_s), NS_TIME_BASE
         elif rate:
             pts, time_base = index, 1 / rate
         image = self._checked(index, item)
@@ -134,20 +139,25 @@ class PythonSource:
             unit="agc8" if image.dtype == np.uint8 else self._options.unit,
         )
 
+    def _nanoseconds(self, index: int, time_s: Any) -> int:
+        try:
+            # Exact where it can be; NumPy's floats are no Fractions.
+            exact = isinstance(time_s, Rational | Decimal)
+            return round(Fraction(time_s if exact else float(time_s)) * NS_PER_S)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise SourceError(
+                f"python source {self._name}: picture {index} is dated {time_s!r:.40}; must be seconds"
+            ) from error
+
     def _checked(self, index: int, item: Any) -> Image8 | Image16:
-        layout = f"{item.dtype} {item.shape}" if isinstance(item, np.ndarray) else type(item).__name__
-        if isinstance(item, np.ndarray) and item.size:
-            if item.ndim == 3 and item.shape[2] == 1:
-                item = item[:, :, 0]
-            colour = item.ndim == 3 and item.shape[2] == 3
-            if (item.dtype == np.uint8 and (item.ndim == 2 or colour)) or (
-                item.dtype == np.uint16 and item.ndim == 2
-            ):
-                return np.ascontiguousarray(item)
-        raise SourceError(
-            f"python source {self._name}: picture {index} is {layout}; must be "
-            "uint8 (H, W) or (H, W, 3) RGB, or uint16 (H, W)"
-        )
+        if isinstance(item, np.ndarray) and item.ndim == 3 and item.shape[2] == 1:
+            item = item[:, :, 0]
+        self._check(index, item)
+        return np.ascontiguousarray(item)
+
+    def _check(self, index: int, picture: Any) -> None:
+        if wrong := wrong_layout(picture):
+            raise SourceError(f"python source {self._name}: picture {index} is {wrong}; must be {LAYOUTS}")
 
 
 def _resolve(frames: Any) -> Any:

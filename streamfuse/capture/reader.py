@@ -15,13 +15,13 @@ import numpy as np
 
 from streamfuse.capture.agc import Agc
 from streamfuse.capture.clock_filter import LATENCY_PRIOR_NS, ClockFilter, Stamp
-from streamfuse.capture.conditioning import oriented, oriented_size, to_stream
+from streamfuse.capture.conditioning import LAYOUTS, oriented, oriented_size, to_stream, wrong_layout
 from streamfuse.capture.duplicates import DuplicateDetector
 from streamfuse.capture.media_time import MediaTime, Pace
 from streamfuse.capture.options import SourceOptions
 from streamfuse.capture.source import Source
 from streamfuse.clock import NS_PER_MS, NS_PER_S, Clock
-from streamfuse.errors import ConfigError, SourceInterrupted
+from streamfuse.errors import ConfigError, SourceError, SourceInterrupted
 from streamfuse.frame import DropCause, Frame, Image8, Image16, RawFrame, SourceInfo, StampSource, Stream
 from streamfuse.spans import span
 
@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 UNSTAMPED_PERIOD_NS = 40 * NS_PER_MS
 """Offline pictures without any stamp are taken as 25 a second: pairing needs a distance in time."""
+AHEAD_NS = 3600 * NS_PER_S
+"""A live picture dated so far ahead of the clock was dated by another one, such as Unix time."""
 
 
 class FrameReader:
@@ -132,7 +134,10 @@ class FrameReader:
         return replace(info, width=width, height=height)
 
     def read(self) -> Frame | None:
-        """The next frame to be used; None at the end. Raises what the source raises."""
+        """The next frame to be used; None at the end.
+
+        Raises what the source raises, and SourceError for what is no picture or is dated by a wrong clock.
+        """
         source = self._source
         while True:
             with span("read"):
@@ -174,6 +179,7 @@ class FrameReader:
 
     def _frame(self, raw: RawFrame) -> Frame | None:
         """The frame made of a picture, None when it is dropped."""
+        self._check_picture(raw)
         if self.first_picture is None:
             self.first_picture = raw.image
         seq = self._seq
@@ -184,7 +190,8 @@ class FrameReader:
         self._check_format(raw.image)
         stamp = self._stamp(raw)
         if stamp.reset:
-            log.warning("%s: the source's time line broke; a new one begins", self.stream)
+            then = "once too often, arrival counts for now" if stamp.by_arrival else "a new one begins"
+            log.warning("%s: the source's time line broke; %s", self.stream, then)
             self._begin_epoch()
         image, sensor = self._view(oriented(raw.image, self._options))
         duplicate, frozen = self._duplicates.update(raw.image, stamp.t_capture)
@@ -205,12 +212,26 @@ class FrameReader:
             epoch=self._epoch,
             raw=sensor,
             unit=raw.unit,
-            stamp_source=self._stamp_source(raw),
+            stamp_source=self._stamp_source(raw, stamp),
             stamp_uncertainty_ns=stamp.uncertainty_ns,
             duplicate=duplicate,
             frozen=frozen,
             name=raw.name,
         )
+
+    def _check_picture(self, raw: RawFrame) -> None:
+        """Sources may come from anywhere. Raises SourceError."""
+        if wrong := wrong_layout(raw.image):
+            raise SourceError(f"{self.stream}: picture {self._seq} is {wrong}; must be {LAYOUTS}")
+        if not self.live or self._pace is not None:
+            return
+        for key, t_ns in (("t_arrival", raw.t_arrival), ("t_capture_hint", raw.t_capture_hint)):
+            ahead_ns = (t_ns or 0) - self._clock.now_ns()
+            if ahead_ns > AHEAD_NS:
+                raise SourceError(
+                    f"{self.stream}: picture {self._seq} has a {key} {ahead_ns / NS_PER_S:.0f} s ahead; "
+                    "must be on the monotonic clock that the source is given, not Unix time"
+                )
 
     def _check_format(self, image: Image8 | Image16) -> None:
         """Begin a new epoch when size, channels or depth changed. Raises ConfigError for the crop."""
@@ -254,12 +275,12 @@ class FrameReader:
         stamp = self._media.stamp(media_ns)
         return stamp if self._pace is None else replace(stamp, t_capture=self._pace.due_ns(stamp.t_capture))
 
-    def _stamp_source(self, raw: RawFrame) -> StampSource:
+    def _stamp_source(self, raw: RawFrame, stamp: Stamp) -> StampSource:
         if not self.live or self._pace is not None:
             return "file_pts"
         if raw.t_capture_hint is not None:
             return "rtcp"
-        return "arrival" if raw.pts is None else "device"
+        return "arrival" if stamp.by_arrival else "device"
 
 
 def _describe(found: tuple[object, ...]) -> str:

@@ -246,14 +246,15 @@ class CaptureThread:
             frame = self._reader.read()
             if not self._current(generation):
                 return
-            if frame is None and self.state is CaptureState.STALLED:
+            if frame is not None:
+                self._put(frame)
+            if self.state is CaptureState.STALLED:
+                # Closed already, so one more picture does not make it well again.
                 raise SourceInterrupted("closed after it had gone quiet")
             if frame is None:
                 self.state = CaptureState.ENDED
                 self._notify()
                 return
-            self.state = CaptureState.RUNNING
-            self._put(frame)
 
     def _put(self, frame: Frame) -> None:
         with self._lock:

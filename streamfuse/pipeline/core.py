@@ -127,8 +127,16 @@ class FusionCore:
 
     def finish(self) -> None:
         """Account for all frames that will not be fused any more. Call once, when nothing more is stepped."""
-        for frame in (*self._done, *self._worker.drain()):
-            self._abandon(frame)
+        try:
+            self._worker.drain()
+        finally:
+            self._account_for_the_rest()
+
+    def _account_for_the_rest(self) -> None:
+        # Finished but not given out, or never finished because the worker failed.
+        for start in self._under_way.values():
+            self._abandon(start.pair)
+        self._under_way.clear()
         self._done.clear()
         for pair in (*self._decided, *self._matcher.flush()):
             self._drop(pair, DropCause.SHUTDOWN)
@@ -168,7 +176,7 @@ class FusionCore:
         if ir_seq is not None:
             self._last_ir_out = ir_seq
         seq, self._seq = self._seq, self._seq + 1
-        self._under_way[seq] = _Start(self._decided_ns, self._clock.now_ns(), rung)
+        self._under_way[seq] = _Start(pair, self._decided_ns, self._clock.now_ns(), rung)
         self._done.extend(
             self._worker.submit(
                 pair,
@@ -203,13 +211,12 @@ class FusionCore:
         self._statistics.frame_out(frame, now)
         return frame
 
-    def _abandon(self, frame: FusedFrame) -> None:
-        """Drop a frame that nobody waits for any more."""
-        del self._under_way[frame.seq]
+    def _abandon(self, pair: FramePair) -> None:
+        """Drop a pair under way that nobody waits for any more."""
         self._statistics.drop("vis", DropCause.SHUTDOWN)
-        if frame.pair.ir is not None and frame.pair.ir.seq != self._last_ir_finished:
+        if pair.ir is not None and pair.ir.seq != self._last_ir_finished:
             self._statistics.drop("ir", DropCause.SHUTDOWN)
-            self._last_ir_finished = frame.pair.ir.seq
+            self._last_ir_finished = pair.ir.seq
 
     def _drop(self, pair: FramePair, cause: DropCause) -> None:
         self._statistics.drop("vis", cause)
@@ -232,8 +239,9 @@ class FusionCore:
 
 @dataclass(frozen=True, slots=True)
 class _Start:
-    """When a pair was decided and given to the worker, and how much work it gets."""
+    """A pair under way: when it was decided and given to the worker, and how much work it gets."""
 
+    pair: FramePair
     decided_ns: int
     given_ns: int
     rung: Rung

@@ -158,4 +158,7 @@ class LiveRunner:
                 self._fuse()
         except Exception as error:  # noqa: BLE001 - handed to the caller's thread
             self.error = self.error or error
-        self._core.finish()
+        try:
+            self._core.finish()
+        except Exception as error:  # noqa: BLE001 - handed to the caller's thread
+            self.error = self.error or error
