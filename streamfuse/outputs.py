@@ -7,6 +7,32 @@ from pathlib import Path
 from streamfuse.errors import SinkError
 
 
+class OpenOutput:
+    """A file that is being written: whether it still has a name.
+
+    One without is lost when it is closed, and writing to it never fails. One that was renamed is still there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor = os.open(path, getattr(os, "O_PATH", os.O_RDONLY))
+        self._links = self._count_links()
+
+    def check(self) -> None:
+        """Raises SinkError when the file was removed."""
+        if self._count_links() < self._links:
+            raise SinkError(f"{self._path}: was removed while it was being written; what it held is lost")
+
+    def close(self) -> None:
+        """May be called twice."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def _count_links(self) -> int:
+        return os.fstat(self._descriptor).st_nlink
+
+
 def check_writable(*paths: Path | str | None) -> None:
     """Make the folders of these files and prove that each can be written, leaving it as it is.
 

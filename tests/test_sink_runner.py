@@ -173,6 +173,35 @@ def test_a_window_that_breaks_ends_alone(expects_errors: None) -> None:
     assert statistics.report().notes == ["sink screen ended: screen: the window is gone"]
 
 
+def test_a_foreign_sink_may_raise_anything_anywhere(expects_errors: None) -> None:
+    class Foreign(RecordingSink):
+        def close(self) -> None:
+            raise OSError("nobody home")
+
+        def pump(self, timeout_ms: int) -> bool:
+            raise RuntimeError("no events")
+
+    class Shut(Foreign):
+        def open(self) -> None:
+            raise RuntimeError("no permit")
+
+    runner, statistics = make_runner(Foreign(fail_at=0), capacity=2, lossless=False)
+    runner.put(fused_frame(0))
+    runner.close()
+    assert "encoder on fire" in str(runner.error)
+    window = make_window(Foreign(), statistics)  # type: ignore[arg-type]
+    window.put(fused_frame(0))
+    assert window.pump(1), "the run goes on for the others"
+    window.put(fused_frame(1))
+    window.close()
+    assert str(window.error) == "sink screen: RuntimeError: no events"
+    assert statistics.report().sink_dropped == {"test": {"sink_failed": 1}, "screen": {"sink_failed": 1}}
+    with pytest.raises(SinkError, match="RuntimeError: no permit"):
+        make_runner(Shut(), capacity=2, lossless=False)
+    with pytest.raises(SinkError, match="RuntimeError: no permit"):
+        make_window(Shut(), statistics).start()  # type: ignore[arg-type]
+
+
 def test_a_window_closed_by_its_user_ends_the_run() -> None:
     runner = make_window(Window(closed_at=1), Statistics())
     going_on = []

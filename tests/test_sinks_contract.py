@@ -1,6 +1,8 @@
 """What every sink promises, whatever it writes to."""
 
+import shutil
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -94,3 +96,36 @@ def test_a_frame_without_infrared_is_a_frame(kind: str, tmp_path: Path) -> None:
     sink.write(fused_frame(0, with_ir=False))
     sink.close()
     assert count(kind, tmp_path) == 1
+
+
+@pytest.mark.parametrize("kind", sorted(PATHS))
+def test_an_output_removed_under_its_writer_is_told(kind: str, tmp_path: Path) -> None:
+    sink = make(kind, tmp_path / "run")
+    sink.open() if kind == "images" else (tmp_path / "run").mkdir()
+    sink.write(fused_frame(0))
+    shutil.rmtree(tmp_path / "run")
+    with pytest.raises(SinkError, match=r"removed while it was being written|writing failed: No such file"):
+        sink.write(fused_frame(1))
+    sink.close()
+
+
+@pytest.mark.parametrize("kind", ["file", "frame-log", "pairing-table"])
+def test_an_output_may_be_renamed_under_its_writer(kind: str, tmp_path: Path) -> None:
+    sink = make(kind, tmp_path)
+    sink.write(fused_frame(0))
+    (tmp_path / PATHS[kind]).rename(tmp_path / "kept")
+    for index in range(1, FRAMES):
+        sink.write(fused_frame(index))
+    sink.close()
+    (tmp_path / "kept").rename(tmp_path / PATHS[kind])
+    assert count(kind, tmp_path) == FRAMES
+
+
+@pytest.mark.parametrize("kind", ["frame-log", "pairing-table"])
+def test_a_table_on_a_full_disk_raises_nothing_but_sink_errors(kind: str, tmp_path: Path) -> None:
+    (tmp_path / PATHS[kind]).symlink_to("/dev/full")
+    sink = make(kind, tmp_path)
+    with pytest.raises(SinkError, match="No space left on device"):
+        sink.write(fused_frame(0))
+    with suppress(SinkError):
+        sink.close()

@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -27,17 +27,20 @@ SLOW_RUN_S = 300
 
 @contextmanager
 def finish_on_interrupt(*pipelines: Pipeline) -> Iterator[None]:
-    """First Ctrl-C or SIGTERM: drain and close. Second: stop now."""
+    """First Ctrl-C, SIGTERM or end of the terminal (not under `nohup`): drain and close. Second: stop now."""
 
     def handle(number: int, _frame: FrameType | None) -> None:
         if all(pipeline.stopping for pipeline in pipelines):
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        print("\nfinishing what is under way; again to stop at once", file=sys.stderr)
         for pipeline in pipelines:
             pipeline.stop()
+        _tell("\nfinishing what is under way; again to stop at once\n")
 
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    previous = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield
     finally:
@@ -66,11 +69,13 @@ def status_line(
                     pipeline.stop()
             reports = {name: pipeline.report() for name, pipeline in pipelines.items()}
             if as_json:
-                for name, report in reports.items():
-                    print(json.dumps({"wall_ns": clock.wall_ns(), **_fields(report, name)}), flush=True)
+                # Who reads the lines may leave; the run goes on, and to its end.
+                with suppress(OSError):
+                    for name, report in reports.items():
+                        print(json.dumps({"wall_ns": clock.wall_ns(), **_fields(report, name)}), flush=True)
             elif on_terminal:
                 told = " | ".join(f"{name} {describe(report)}".lstrip() for name, report in reports.items())
-                print(f"\r{told}\x1b[K", end="", file=sys.stderr, flush=True)
+                _tell(f"\r{told}\x1b[K")
 
     teller = threading.Thread(target=tell, name="streamfuse-status", daemon=True)
     teller.start()
@@ -80,7 +85,13 @@ def status_line(
         done.set()
         teller.join()
         if on_terminal:
-            print(file=sys.stderr)
+            _tell("\n")
+
+
+def _tell(text: str) -> None:
+    """Write to the terminal, which may be gone by now."""
+    with suppress(OSError):
+        print(text, end="", file=sys.stderr, flush=True)
 
 
 def describe(report: Report) -> str:

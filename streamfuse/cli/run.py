@@ -14,7 +14,7 @@ def add_parser(subparsers: Any) -> None:
         description="Runs what CONFIG.yaml describes. Several files are several rigs, side by side in one "
         "process: each has its own cameras, state and sinks, one that fails leaves the others alone, and on "
         "a CUDA device frames of rigs that are alike are computed together. Ctrl-C once finishes what is "
-        "under way and closes the files; twice stops at once.",
+        "under way and closes the files, as SIGTERM and a closed terminal do; twice stops at once.",
     )
     parser.add_argument("config", metavar="CONFIG.yaml", nargs="+")
     parser.add_argument(
@@ -59,9 +59,9 @@ def _run_one(args: argparse.Namespace, config: Any) -> int:
         status_line({"": pipeline}, as_json=args.log_json, duration_s=args.duration),
     ):
         report = pipeline.run()
-    print_report(report, as_json=args.log_json)
     if args.report:
         write_report(report, args.report)
+    print_report(report, as_json=args.log_json)
     return 1 if pipeline.failed_sinks else 0
 
 
@@ -78,13 +78,13 @@ def _run_several(args: argparse.Namespace, configs: dict[str, Any]) -> int:
     ):
         rigs.run()
     reports = {name: pipeline.report() for name, pipeline in rigs.pipelines.items()}
+    if args.report:
+        write_report(reports, args.report)
     for name, report in reports.items():
         print_report(report, name=name, as_json=args.log_json)
     if rigs.batches and not args.log_json:
         counts = ", ".join(f"{count} of {size}" for size, count in rigs.batches.items())
         print(f"   device: batches of frames: {counts}")
-    if args.report:
-        write_report(reports, args.report)
     for name, error in rigs.errors.items():
         print(f"streamfuse run: {name}: {error}", file=sys.stderr)
     return 1 if rigs.failed else 0

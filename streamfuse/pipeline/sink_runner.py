@@ -62,9 +62,12 @@ class SinkRunner:
         fps: nominal rate of the frames to come, 0 when unknown.
         """
         expect_rate = getattr(self._sink, "expect_rate", None)
-        if fps and expect_rate is not None:
-            expect_rate(fps)
-        self._sink.open()
+        try:
+            if fps and expect_rate is not None:
+                expect_rate(fps)
+            self._sink.open()
+        except Exception as error:
+            raise _as_sink_error(self.name, error) from error
         self._thread.start()
 
     def put(self, frame: FusedFrame) -> None:
@@ -120,12 +123,8 @@ class SinkRunner:
                 if not self._lossless:
                     self.lag_ns = _tell_latency(self.name, frame, self._clock.now_ns(), self._statistics)
             self._sink.close()
-        except SinkError as error:
-            self._fail(error)
         except Exception as error:  # noqa: BLE001 - a third-party sink may raise anything
-            failure = SinkError(f"sink {self.name}: {type(error).__name__}: {error}")
-            failure.__cause__ = error
-            self._fail(failure)
+            self._fail(_as_sink_error(self.name, error))
 
     def _fail(self, error: SinkError) -> None:
         _tell_end(self.name, error, self._statistics)
@@ -135,10 +134,7 @@ class SinkRunner:
             self._statistics.sink_drop(self.name, DropCause.SINK_FAILED)
             self._discard(DropCause.SINK_FAILED)
             self._condition.notify_all()
-        try:
-            self._sink.close()
-        except SinkError as closing:
-            log.warning("sink %s: closing after the failure: %s", self.name, closing)
+        _close_quietly(self.name, self._sink)
 
 
 class WindowRunner:
@@ -165,30 +161,57 @@ class WindowRunner:
 
     def start(self, *, fps: float = 0.0) -> None:
         """Open the window, which shows frames as they come. Raises SinkError, without a display for one."""
-        self._sink.open()
+        try:
+            self._sink.open()
+        except Exception as error:
+            raise _as_sink_error(self.name, error) from error
 
     def put(self, frame: FusedFrame) -> None:
         """Show one frame."""
+        if self.error is None:
+            try:
+                with span(f"sink.{self.name}", frame.seq):
+                    self._sink.write(frame)
+            except Exception as error:  # noqa: BLE001 - a third-party window may raise anything
+                self._fail(error)
         if self.error is not None:
             self._statistics.sink_drop(self.name, DropCause.SINK_FAILED)
-            return
-        try:
-            with span(f"sink.{self.name}", frame.seq):
-                self._sink.write(frame)
-            if self._live:
-                self.lag_ns = _tell_latency(self.name, frame, self._clock.now_ns(), self._statistics)
-        except SinkError as error:
-            self.error, self.lag_ns = error, 0
-            self._statistics.sink_drop(self.name, DropCause.SINK_FAILED)
-            _tell_end(self.name, error, self._statistics)
-            self._sink.close()
+        elif self._live:
+            self.lag_ns = _tell_latency(self.name, frame, self._clock.now_ns(), self._statistics)
 
     def pump(self, timeout_ms: int) -> bool:
         """Let the window react, for at most this long; False when its user wants the run to end."""
-        return self.error is not None or self._sink.pump(timeout_ms)
+        try:
+            return self.error is not None or self._sink.pump(timeout_ms)
+        except Exception as error:  # noqa: BLE001 - a third-party window may raise anything
+            self._fail(error)
+            return True
 
     def close(self) -> None:
-        self._sink.close()
+        """Close the window."""
+        if self.error is None:
+            _close_quietly(self.name, self._sink)
+
+    def _fail(self, error: Exception) -> None:
+        self.error, self.lag_ns = _as_sink_error(self.name, error), 0
+        _tell_end(self.name, self.error, self._statistics)
+        _close_quietly(self.name, self._sink)
+
+
+def _as_sink_error(name: str, error: Exception) -> SinkError:
+    if isinstance(error, SinkError):
+        return error
+    failure = SinkError(f"sink {name}: {type(error).__name__}: {error}")
+    failure.__cause__ = error
+    return failure
+
+
+def _close_quietly(name: str, sink: Sink) -> None:
+    """Close a sink when there is nobody left to raise to."""
+    try:
+        sink.close()
+    except Exception as error:  # noqa: BLE001 - a third-party sink may raise anything
+        log.warning("sink %s: closing: %s", name, error)
 
 
 def _tell_latency(name: str, frame: FusedFrame, now_ns: int, statistics: Statistics) -> int:

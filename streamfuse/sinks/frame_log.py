@@ -7,6 +7,7 @@ from typing import IO, Any, ClassVar
 from streamfuse.clock import Clock
 from streamfuse.errors import SinkError
 from streamfuse.frame import Frame, FusedFrame
+from streamfuse.outputs import OpenOutput
 from streamfuse.registry import Options
 
 
@@ -22,18 +23,22 @@ class FrameLogSink:
     def __init__(self, options: FrameLogOptions, *, clock: Clock) -> None:
         self._path = options.path
         self._file: IO[str] | None = None
+        self._presence: OpenOutput | None = None
 
     def open(self) -> None:
         if self._file is not None:
             return
         try:
             self._file = self._path.open("w", encoding="utf-8")
+            self._presence = OpenOutput(self._path)
         except OSError as error:
             raise SinkError(f"{self._path}: the frame log cannot be written: {error.strerror}") from error
 
     def write(self, frame: FusedFrame) -> None:
         self.open()
         assert self._file is not None
+        assert self._presence is not None
+        self._presence.check()
         try:
             self._file.write(json.dumps(describe_frame(frame)) + "\n")
             self._file.flush()
@@ -41,9 +46,13 @@ class FrameLogSink:
             raise SinkError(f"{self._path}: the frame log cannot be written: {error.strerror}") from error
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        file, self._file = self._file, None
+        if file is not None and self._presence is not None:
+            self._presence.close()
+            try:
+                file.close()
+            except OSError as error:
+                raise SinkError(f"{self._path}: the frame log cannot be written: {error.strerror}") from error
 
 
 def describe_frame(frame: FusedFrame) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import IO, Any, ClassVar
 from streamfuse.clock import NS_PER_MS, Clock
 from streamfuse.errors import SinkError
 from streamfuse.frame import FusedFrame
+from streamfuse.outputs import OpenOutput
 from streamfuse.registry import Options
 
 COLUMNS = (
@@ -37,6 +38,7 @@ class PairingTableSink:
     def __init__(self, options: PairingTableOptions, *, clock: Clock) -> None:
         self._path = options.path
         self._file: IO[str] | None = None
+        self._presence: OpenOutput | None = None
         self._rows: Any = None
 
     def open(self) -> None:
@@ -44,13 +46,16 @@ class PairingTableSink:
             return
         try:
             self._file = self._path.open("w", encoding="utf-8", newline="", buffering=1)
+            self._presence = OpenOutput(self._path)
+            self._rows = csv.writer(self._file)
+            self._rows.writerow(COLUMNS)
         except OSError as error:
             raise SinkError(f"{self._path}: the pairing table cannot be written: {error.strerror}") from error
-        self._rows = csv.writer(self._file)
-        self._rows.writerow(COLUMNS)
 
     def write(self, frame: FusedFrame) -> None:
         self.open()
+        assert self._presence is not None
+        self._presence.check()
         pair = frame.pair
         ir = (None, None, None) if pair.ir is None else (pair.ir.seq, pair.ir.pts, pair.ir.t_capture)
         try:
@@ -72,6 +77,10 @@ class PairingTableSink:
             raise SinkError(f"{self._path}: the pairing table cannot be written: {error.strerror}") from error
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        file, self._file = self._file, None
+        if file is not None and self._presence is not None:
+            self._presence.close()
+            try:
+                file.close()
+            except OSError as error:
+                raise SinkError(f"{self._path}: the table cannot be written: {error.strerror}") from error

@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from streamfuse.clock import Clock
 from streamfuse.errors import SinkError
 from streamfuse.frame import FusedFrame, Image8
-from streamfuse.outputs import check_writable
+from streamfuse.outputs import OpenOutput, check_writable
 from streamfuse.registry import Options
 from streamfuse.sinks.audio_copy import AudioCopy
 from streamfuse.sinks.colormap import Colormap
@@ -254,11 +254,13 @@ class _Segment:
         # now, because FFmpeg crashes when packets follow a header that could not be written
         try:
             self._output.start_encoding()
+            self._presence = OpenOutput(path)
         except (av.FFmpegError, ValueError) as error:
             sound = f" with {audio.codec} sound (.mkv holds any)" if audio is not None else ""
             raise SinkError(f"{path}: cannot start {self._stream.name} video{sound}: {error}") from error
 
     def write(self, image: Image8, seconds: Fraction) -> None:
+        self._presence.check()
         tick = round(seconds / self._time_base)
         if self._last_tick is not None:
             tick = max(tick, self._last_tick + 1)
@@ -283,11 +285,14 @@ class _Segment:
                     end = self._last_tick * self._time_base + self._frame_s
                     self._audio.mux(self._output, until=end)
                 self._output.mux(self._stream.encode(None))
+            self._presence.check()
         finally:
+            self._presence.close()
             self._output.close()
 
     def abandon(self) -> None:
         """Let go of a file that cannot be finished, keeping what it holds."""
+        self._presence.close()
         try:
             self._output.close()
         except (av.FFmpegError, OSError) as error:
