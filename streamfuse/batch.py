@@ -6,7 +6,7 @@ disagree with what lies on disk.
 """
 
 import multiprocessing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -147,18 +147,31 @@ def _fuse_picture(task: Task) -> Outcome:
     return Outcome(name=task.job.name, frames=1)
 
 
-def run_batch(tasks: Sequence[Task], *, jobs: int = 1) -> Iterator[Outcome]:
-    """Run all tasks, `jobs` at a time in processes of their own; outcomes as they come."""
+def run_batch(tasks: Sequence[Task], *, jobs: int = 1) -> Generator[Outcome]:
+    """Run all tasks, `jobs` at a time in processes of their own; outcomes as they come.
+
+    Where the caller goes away before the end, or is interrupted, no task is begun any more, and those under
+    way end unfinished.
+    """
     if jobs == 1:
         for task in tasks:
             yield run_task(task)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+    pool = ProcessPoolExecutor(jobs, mp_context=context)
+    try:
         futures = {pool.submit(run_task, task): task for task in tasks}
         for future in as_completed(futures):
             try:
-                yield future.result()
+                outcome = future.result()
             except Exception as error:  # noqa: BLE001 - a worker process that died is one failed clip
                 name = futures[future].job.name
-                yield Outcome(name=name, error=f"{type(error).__name__}: {error}")
+                outcome = Outcome(name=name, error=f"{type(error).__name__}: {error}")
+            yield outcome
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown()

@@ -125,6 +125,38 @@ def test_a_run_that_was_stopped_does_not_pass_for_done(
     assert f"{out}: stopped early, holds the first {written} frames" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_batch_that_is_terminated_ends_whole_and_leaves_no_process(
+    jobs: int, shared_data: Path, tmp_path: Path
+) -> None:
+    root, out = shared_data / "data" / "m2vd", tmp_path / "out"
+    command = [sys.executable, "-m", "streamfuse", "fuse", str(root), "-o", str(out), "--jobs", str(jobs)]
+    child = subprocess.Popen([*command, *FAST], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 60
+        while not list(out.glob("partial.*")) and time.monotonic() < deadline:
+            time.sleep(0.005)
+        child.send_signal(signal.SIGTERM)
+        told = child.communicate(timeout=60)[1]
+        while _group_lives(child.pid) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not _group_lives(child.pid)
+    finally:
+        if _group_lives(child.pid):
+            os.killpg(child.pid, signal.SIGKILL)
+    assert child.returncode == EXIT_INTERRUPTED
+    assert told == "interrupted; the same command goes on where it was\n"
+    assert not (out / "0117_1620.mkv").exists()
+
+
+def _group_lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def test_clips_that_do_not_meet_in_time_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ir = str(media.write_clip(tmp_path / "ir.mkv", frames=5))
     vis = str(media.write_clip(tmp_path / "vis.mkv", frames=5, pts=range(2500, 2505)))

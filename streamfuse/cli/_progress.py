@@ -49,6 +49,16 @@ def finish_on_interrupt(*pipelines: Pipeline) -> Iterator[None]:
 
 
 @contextmanager
+def interrupt_on_terminate() -> Iterator[None]:
+    """SIGTERM is answered as Ctrl-C is: child processes end with this one."""
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+@contextmanager
 def status_line(
     pipelines: Mapping[str, Pipeline], *, as_json: bool, duration_s: float | None = None
 ) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,8 @@ def _fuse_many(args: argparse.Namespace, inputs: Any, settings: dict[str, Any]) 
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from streamfuse.batch import parse_shard, plan, run_batch
+    from streamfuse.cli import EXIT_INTERRUPTED
+    from streamfuse.cli._progress import interrupt_on_terminate
     from streamfuse.errors import ConfigError, SinkError
 
     one = ("save_registered", "pairing_table", "frame_log", "report", "profile")
@@ -192,16 +195,24 @@ def _fuse_many(args: argparse.Namespace, inputs: Any, settings: dict[str, Any]) 
         print(f"{done} finished before, {len(tasks)} to do")
     failed = []
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, disable=not sys.stderr.isatty(), transient=True) as progress:
-        bar = progress.add_task("fusing", total=len(tasks))
-        for outcome in run_batch(tasks, jobs=args.jobs or 1):
-            progress.advance(bar)
-            if outcome.error:
-                failed.append(outcome)
-                text = f"{outcome.name}: FAILED: {outcome.error}"
-            else:
-                speed = f" at {outcome.fps:.1f} fps" if outcome.fps else ""
-                text = f"{outcome.name}: {outcome.frames} frames{speed}"
-            progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
+    try:
+        with (
+            interrupt_on_terminate(),
+            Progress(*columns, disable=not sys.stderr.isatty(), transient=True) as progress,
+            closing(run_batch(tasks, jobs=args.jobs or 1)) as outcomes,
+        ):
+            bar = progress.add_task("fusing", total=len(tasks))
+            for outcome in outcomes:
+                progress.advance(bar)
+                if outcome.error:
+                    failed.append(outcome)
+                    text = f"{outcome.name}: FAILED: {outcome.error}"
+                else:
+                    speed = f" at {outcome.fps:.1f} fps" if outcome.fps else ""
+                    text = f"{outcome.name}: {outcome.frames} frames{speed}"
+                progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where it was", file=sys.stderr)
+        return EXIT_INTERRUPTED
     print(f"{len(tasks) - len(failed)} done, {done} finished before, {len(failed)} failed; in {out}")
     return 1 if failed else 0
