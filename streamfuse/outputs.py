@@ -55,7 +55,7 @@ def check_writable(*paths: Path | str | None) -> None:
 def write_text(text: str, path: Path | str) -> None:
     """Write a report. Raises SinkError when that fails."""
     try:
-        Path(path).write_text(text, encoding="utf-8")
+        Path(path).write_text(text, encoding="utf-8", errors="surrogateescape")
     except OSError as error:
         raise SinkError(f"{path}: cannot be written: {error.strerror}") from error
 

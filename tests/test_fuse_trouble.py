@@ -102,6 +102,28 @@ def test_stdout_on_a_full_disk_is_one_line() -> None:
     assert done.stderr == "streamfuse config: No space left on device\n"
 
 
+def test_names_and_signs_that_cannot_be_printed_end_nothing(noise: Path) -> None:
+    for stream in ("ir", "vis"):
+        os.rename(noise / stream / "b.png", os.fsencode(noise / stream) + b"/b\xff.png")
+    reports = [word for kind in ("json", "csv", "html") for word in (f"--{kind}", str(noise / f"r.{kind}"))]
+    command = [sys.executable, "-m", "streamfuse"]
+    done = subprocess.run(
+        [*command, "eval", "--ir", "ir", "--vis", "vis", "--families", "film", *reports],
+        capture_output=True,
+        cwd=noise,
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"film_EN ?" in done.stdout
+    assert b"b\xff" in (noise / "r.csv").read_bytes()
+    pictured = [*command, "fuse", "ir", "vis", "-o", "out", *FAST]
+    done = subprocess.run(pictured, capture_output=True, cwd=noise, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert sorted(os.listdir(os.fsencode(noise / "out"))) == [b"a.png", b"b\xff.png", b"timestamps.csv"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_was_stopped_does_not_pass_for_done(
     number: signal.Signals, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -69,6 +69,23 @@ def test_the_times_come_back_with_the_pictures(tmp_path: Path) -> None:
     assert not (tmp_path / "plain" / "timestamps.csv").exists()
 
 
+def test_any_file_name_comes_back_with_its_time(tmp_path: Path) -> None:
+    names = ["dusk, 5 m", 'the "gate"', "grün", "\udcff"]
+    start = 1_700_000_000 * NS_PER_S
+    frames = [
+        fused_frame(i, name=name, pts=start + i, time_base=Fraction(1, NS_PER_S))
+        for i, name in enumerate(names)
+    ]
+    write_all(tmp_path, frames)
+    source = ImageFolderSource(ImageSourceOptions(path=tmp_path, timestamps="csv"), clock=VirtualClock())
+    source.open()
+    read_back = [source.read() for _ in names]
+    source.close()
+    assert [(frame.name, frame.pts) for frame in read_back if frame is not None] == [
+        (name, start + i) for i, name in enumerate(names)
+    ]
+
+
 def test_jpeg_quality_counts(tmp_path: Path) -> None:
     frame = fused_frame(0, width=160, height=120)
     write_all(tmp_path / "fine", [frame], format="jpeg")

@@ -137,7 +137,7 @@ def _read_table(table: Path) -> dict[str, tuple[int, int]]:
     """File name -> (nanoseconds, line number)."""
     times: dict[str, tuple[int, int]] = {}
     try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
+        with table.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             rows = csv.reader(file, skipinitialspace=True)
             name_column, time_column, unit_ns = _columns(next(rows, []), table)
             for row in rows:
@@ -152,7 +152,7 @@ def _read_table(table: Path) -> dict[str, tuple[int, int]]:
                 if name in times:
                     raise SourceError(f"{where}: {name} has a row already, line {times[name][1]}")
                 times[name] = (stamp, rows.line_num)
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, csv.Error) as error:
         raise SourceError(f"{table}: the time stamps cannot be read: {error}") from error
     return times
 

@@ -1,7 +1,10 @@
 """The `streamfuse` command: one file per subcommand, each parses, calls one function and prints."""
 
 import argparse
+import codecs
+import io
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -27,6 +30,10 @@ COMMANDS = (
     "config",
     "doctor",
 )
+UNPRINTABLE = "streamfuse-unprintable"
+"""Name of the error handler for characters that cannot be printed."""
+PATH_ERRORS = (PermissionError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
+"""Of the operating system: a path that was given is not what is needed."""
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
@@ -48,6 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code: 0 done, 1 some work failed, 2 bad input."""
+    _print_anything()
     args = build_parser().parse_args(argv)
     logging.basicConfig(
         level=logging.INFO if args.verbose else logging.WARNING,
@@ -66,4 +74,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:  # a full disk under stdout, a folder that went away
         where = f"{error.filename}: " if error.filename else ""
         print(f"streamfuse {args.command}: {where}{error.strerror or error}", file=sys.stderr)
-        return EXIT_FAILED
+        return EXIT_USAGE if isinstance(error, PATH_ERRORS) else EXIT_FAILED
+
+
+def _print_anything() -> None:
+    """What a terminal's encoding lacks becomes a question mark, and file names keep their bytes."""
+    codecs.register_error(UNPRINTABLE, _printable)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=UNPRINTABLE)
+
+
+def _printable(error: UnicodeError) -> tuple[bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    return b"".join(os.fsencode(c) if "\udc80" <= c <= "\udcff" else b"?" for c in text), error.end

@@ -191,7 +191,7 @@ def write_csv(evaluation: Evaluation, path: Path) -> None:
     """
     metrics = [(family, metric) for family in METRICS for metric in evaluation.metrics(family)]
     try:
-        with path.open("w", newline="", encoding="utf-8") as file:
+        with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             writer = csv.writer(file)
             writer.writerow(["set", "item", "method", *(column(*key) for key in metrics)])
             for one in evaluation.sets:

@@ -1,5 +1,6 @@
 """Image sequences: one picture a frame, each complete or absent, their times in a table beside them."""
 
+import csv
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self, TextIO
 
@@ -72,8 +73,10 @@ class ImageFolderSink:
             probe.touch()
             probe.unlink()
             if self._options.timestamps:
-                self._times = (self._folder / TIMES_NAME).open("w", encoding="utf-8")
-                self._times.write("name,timestamp_ns\n")
+                self._times = (self._folder / TIMES_NAME).open(
+                    "w", newline="", encoding="utf-8", errors="surrogateescape"
+                )
+                self._tell("name", "timestamp_ns")
         except OSError as error:
             raise SinkError(f"{self._folder}: cannot be written: {error.strerror}") from error
         self._opened = True
@@ -89,9 +92,7 @@ class ImageFolderSink:
         try:
             partial.write_bytes(data.tobytes())
             partial.replace(path)
-            if self._times is not None:
-                self._times.write(f"{path.name},{round(self._time.seconds(frame) * NS_PER_S)}\n")
-                self._times.flush()
+            self._tell(path.name, round(self._time.seconds(frame) * NS_PER_S))
         except OSError as error:
             partial.unlink(missing_ok=True)
             raise SinkError(f"{path}: writing failed: {error.strerror}; earlier pictures are kept") from error
@@ -101,6 +102,12 @@ class ImageFolderSink:
         if self._times is not None:
             self._times.close()
             self._times = None
+
+    def _tell(self, *row: str | int) -> None:
+        """Add a row to the table, at once."""
+        if self._times is not None:
+            csv.writer(self._times, lineterminator="\n").writerow(row)
+            self._times.flush()
 
     def _name(self, frame: FusedFrame) -> str:
         number = f"{frame.seq:06d}"
