@@ -1,6 +1,7 @@
 """The ZeroMQ sink and its subscriber, over real sockets."""
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -384,6 +385,64 @@ def test_a_taken_address_is_an_error(rig: Rig) -> None:
         ZmqSink(ZmqOptions(bind="nonsense", insecure=True), clock=RealClock()).open()
     with pytest.raises(ConfigError, match="no ZeroMQ endpoint"):
         Subscriber("nonsense")
+
+
+def test_an_ipc_path_is_not_taken_from_another_publisher(rig: Rig, tmp_path: Any) -> None:
+    sink = rig.sink(f"ipc://{tmp_path}/s")
+    with pytest.raises(SinkError, match=f"cannot bind ipc://{tmp_path}/s: another program publishes there"):
+        rig.sink(f"ipc://{tmp_path}/s")
+    subscriber = rig.subscriber(sink)
+    sink.write(live_frame(0))
+    assert subscriber.next(PATIENCE_S).seq == 0
+    with socket.socket(socket.AF_UNIX) as killed:  # leaves its path behind
+        killed.bind(f"{tmp_path}/t")
+    rig.sink(f"ipc://{tmp_path}/t")
+
+
+@pytest.mark.parametrize(
+    ("topic", "message"),
+    [
+        ({"rig": "a/b"}, "'a/b' is no name of a rig"),
+        ({"rig": ""}, "'' is no name of a rig"),
+        ({"channel": "fusd"}, "'fusd' is no channel: use one of fused, ir, vis, overlay"),
+    ],
+)
+def test_a_topic_that_cannot_be_is_refused(topic: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Subscriber("tcp://127.0.0.1:1", **topic)
+
+
+def test_a_wrong_rig_and_a_channel_that_is_not_sent_are_told(rig: Rig) -> None:
+    sink = rig.sink(channels=("fused", "vis"))
+    with pytest.raises(StaleError, match="alive and does not send 'ir', only fused, vis"):
+        rig.subscriber(sink, "ir").next(0)
+    with Subscriber(sink.endpoint, rig="rig1") as other, pytest.raises(StaleError, match="rig is not 'rig1'"):
+        other.next(0)
+
+
+def test_two_publishers_of_one_topic_are_told_and_never_mixed(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Behind a forwarder, as brokers are set up for many rigs."""
+    sinks = rig.sink(), rig.sink()
+    with zmq.Context() as context, context.socket(zmq.SUB) as inside, context.socket(zmq.XPUB) as outside:
+        inside.subscribe(b"rig0/fused/")
+        port = outside.bind_to_random_port("tcp://127.0.0.1")
+        for sink in sinks:
+            inside.connect(sink.endpoint)
+            rig.wait_for(sink)
+        with Subscriber(f"tcp://127.0.0.1:{port}") as subscriber:
+            outside.recv()
+            outside.recv()
+            for index in range(4):
+                for sink in sinks:
+                    sink.write(live_frame(index))
+                    outside.send_multipart(inside.recv_multipart())
+            until(lambda: subscriber.statistics().rejected == 3)
+            statistics = subscriber.statistics()
+    assert (statistics.received, statistics.sessions) == (5, 2)
+    assert "two publishers send it" in statistics.last_rejected
+    assert len([r for r in caplog.records if "rejected" in r.getMessage()]) == 1
 
 
 def test_ipc(rig: Rig, tmp_path: Any) -> None:

@@ -1,5 +1,6 @@
 """Wire schema v1: golden bytes, an independent reader, and a reader that believes nothing."""
 
+import itertools
 import json
 import struct
 from dataclasses import replace
@@ -12,6 +13,7 @@ from factories import fused_frame
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from streamfuse.clock import NS_PER_S
 from streamfuse.errors import WireError
 from streamfuse.frame import FusedFrame, Registration, Rung, Status
 from streamfuse.sinks.freshness import Freshness
@@ -312,3 +314,25 @@ def test_gaps_repeats_and_sessions_are_counted() -> None:
     assert lost == [0, 0, 2, None, None, 0]
     statistics = freshness.statistics()
     assert (statistics.received, statistics.lost, statistics.repeated, statistics.sessions) == (4, 2, 2, 1)
+
+
+def test_a_replaced_publisher_counts_again_when_its_successor_is_silent() -> None:
+    freshness = Freshness()
+    frame = decode(message_parts(live_frame(), seq=0))
+    seqs = itertools.count()
+
+    def accepted(session: str, at_s: float) -> bool:
+        at_ns = round(at_s * NS_PER_S)
+        message = replace(frame, header=frame.header | {"session": session, "seq": next(seqs)})
+        try:
+            return freshness.accept(message, now_ns=at_ns, wall_ns=at_ns) is not None
+        except WireError:
+            return False
+
+    assert accepted("first", 0)
+    assert accepted("second", 0.1)
+    assert not accepted("first", 0.2)
+    assert accepted("second", 0.3)
+    assert not accepted("first", 3.2)
+    assert accepted("first", 3.4)
+    assert not accepted("second", 3.5)

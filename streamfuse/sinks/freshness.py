@@ -5,11 +5,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from streamfuse.clock import NS_PER_MS
+from streamfuse.clock import NS_PER_MS, NS_PER_S
+from streamfuse.errors import WireError
 from streamfuse.sinks.wire_message import Message
 
 BASELINE_MESSAGES = 256
 """The shortest transit is taken over as many messages; a stepped wall clock is forgotten after that many."""
+TAKEOVER_NS = 3 * NS_PER_S
+"""A publisher that was replaced counts again when its successor was silent for so long (three of its status
+messages); before that both are at it, and their pictures would come mixed."""
+SESSIONS_KEPT = 8
 AGES = 256
 """Messages in the age statistics."""
 
@@ -42,6 +47,8 @@ class Freshness:
 
     def __init__(self) -> None:
         self._session = ""
+        self._former: deque[str] = deque(maxlen=SESSIONS_KEPT)
+        self._accepted_ns = 0
         self._seq = -1
         self._transits: deque[int] = deque(maxlen=BASELINE_MESSAGES)
         self._ages: deque[int] = deque(maxlen=AGES)
@@ -49,8 +56,17 @@ class Freshness:
         self._last_rejected = ""
 
     def accept(self, message: Message, *, now_ns: int, wall_ns: int) -> Message | None:
-        """Date a message that arrived; None when it is not newer than the one before."""
+        """Date a message that arrived; None when it is not newer than the one before.
+
+        Raises WireError for one of a publisher that another has replaced.
+        """
         if message.session != self._session:
+            if message.session in self._former and now_ns - self._accepted_ns < TAKEOVER_NS:
+                raise WireError(
+                    f"{message.topic}: two publishers send it, sessions {self._session:.8} and "
+                    f"{message.session:.8}; the first one is ignored: give each rig a name of its own"
+                )
+            self._former.append(self._session)
             self._session = message.session
             self._sessions += 1
             self._transits.clear()
@@ -61,6 +77,7 @@ class Freshness:
         else:
             lost = message.seq - self._seq - 1
         self._seq = message.seq
+        self._accepted_ns = now_ns
         self._received += 1
         self._lost += lost
         transit = wall_ns - message.publish_stamp_ns

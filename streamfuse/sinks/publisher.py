@@ -4,6 +4,9 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from socket import AF_UNIX
+from socket import socket as Socket
 from typing import Any
 
 import zmq
@@ -52,6 +55,7 @@ class Publisher:
 
     def open(self) -> None:
         """Bind and start. Raises SinkError when the address is taken or is none."""
+        self._check_free()
         socket: zmq.Socket[Any] = self._context.socket(zmq.XPUB)
         socket.setsockopt(zmq.SNDHWM, SEND_HIGH_WATER)
         socket.setsockopt(zmq.LINGER, LINGER_MS)
@@ -73,6 +77,15 @@ class Publisher:
         name = f"streamfuse-zmq-{self.endpoint.rpartition(':')[2]}"
         self._thread = threading.Thread(target=self._run, args=(socket, taker), name=name, daemon=True)
         self._thread.start()
+
+    def _check_free(self) -> None:
+        """ZeroMQ takes an ipc path away from whoever listens there, without a word to either."""
+        if not self.endpoint.startswith("ipc://"):
+            return
+        with Socket(AF_UNIX) as probe, suppress(OSError):
+            probe.connect(self.endpoint.removeprefix("ipc://"))
+            self._context.destroy(linger=0)
+            raise SinkError(f"cannot bind {self.endpoint}: another program publishes there")
 
     def wanted(self, topic: bytes) -> bool:
         """Whether a subscriber would get a message of this topic."""

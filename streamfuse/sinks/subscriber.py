@@ -16,7 +16,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, get_args
 from weakref import WeakSet
 
 import zmq
@@ -24,7 +24,7 @@ import zmq
 from streamfuse.clock import NS_PER_S, Clock, RealClock
 from streamfuse.errors import ConfigError, StaleError, WireError
 from streamfuse.sinks.freshness import Freshness, SubscriberStatistics
-from streamfuse.sinks.wire import topic_name
+from streamfuse.sinks.wire import Channel, topic_name
 from streamfuse.sinks.wire_message import Message, decode
 
 logger = logging.getLogger(__name__)
@@ -47,6 +47,8 @@ class Subscriber:
         endpoint: of the publisher; it need not be there yet, and may come back.
         rig, channel: which topic.
 
+    Raises ConfigError for an endpoint, rig or channel that there cannot be.
+
     Threads: one of its own; every method may be called from any thread.
     """
 
@@ -58,7 +60,12 @@ class Subscriber:
         channel: str = "fused",
         clock: Clock | None = None,
     ) -> None:
+        if not rig or set(rig) & set("/ \x00"):
+            raise ConfigError(f"{rig!r} is no name of a rig: one word without a slash")
+        if channel not in get_args(Channel):
+            raise ConfigError(f"{channel!r} is no channel: use one of {', '.join(get_args(Channel))}")
         self.endpoint = endpoint
+        self._channel = channel
         self.topic = topic_name(rig, channel).decode()
         self._status_topic = topic_name(rig, "status").decode()
         self._clock = clock or RealClock()
@@ -194,12 +201,14 @@ class Subscriber:
             message = decode(parts)
             if message.topic not in (self.topic, self._status_topic):
                 raise WireError(f"topic {message.topic!r} is not {self.topic!r}")
+            self._accept(message)
         except WireError as error:
             with self._changed:
                 new = self._freshness.reject(str(error))
             if new:
                 logger.warning("%s: rejected a message: %s", self.endpoint, error)
-            return
+
+    def _accept(self, message: Message) -> None:
         now, wall = self._clock.now_ns(), self._clock.wall_ns()
         with self._changed:
             if message.topic == self._status_topic:
@@ -236,10 +245,15 @@ class Subscriber:
         if self._ended:
             return "the publisher ended its stream"
         if self._status is None:
-            return "the publisher was never heard"
+            rig = self.topic.partition("/")[0]
+            return f"the publisher was never heard: it is not there, or its rig is not {rig!r}"
         silent_s = (now_ns - self._status_at_ns) / NS_PER_S
         if silent_s > ALIVE_S:
             return f"the publisher was not heard for {silent_s:.1f} s"
+        channels = self._status.header.get("channels")
+        if isinstance(channels, list) and self._channel not in channels:
+            names = ", ".join(map(str, channels))
+            return f"the publisher is alive and does not send {self._channel!r}, only {names}"
         return f"the publisher is alive and {self._status.header.get('state')}"
 
 
