@@ -10,6 +10,7 @@ from pathlib import Path
 
 import av
 import cv2
+import media
 import numpy as np
 import pytest
 
@@ -130,6 +131,23 @@ def test_clips_that_fit_are_taken_as_they_are(tmp_path: Path) -> None:
 def test_mistakes_are_named(args: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", *args]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("action", [["models"], ["pipeline", "--size", "64x48"]])
+def test_a_clip_without_pictures_is_named(
+    action: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sound = str(media.write_audio(tmp_path / "sound.mp4"))
+    assert main(["bench", *action, sound, sound]) == 2
+    assert f"{sound}: holds no video, only audio" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "x"])
+def test_no_time_to_measure_is_refused(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", "pipeline", "--seconds", seconds])
+    assert ended.value.code == 2
+    assert f"'{seconds}' is not a number of seconds above 0" in capsys.readouterr().err
 
 
 @pytest.mark.soak

@@ -188,7 +188,7 @@ def test_sets_count_once_each(small: Path, tmp_path: Path) -> None:
         ("sets: {a: {ir: x}}", r"sets.a.vis: missing"),
         ("sets: {a: {ir: x, vis: y, fusd: {p: z}}}", r"sets.a.fusd: unknown option; did you mean 'fused'"),
         ("sets: {}", "sets"),
-        ("[1, 2]", "sets.yaml"),
+        ("[1, 2]", r"sets.yaml: must hold 'sets: {NAME: {ir: ..., vis: ...}}', got \[1, 2\]"),
         ("a: [", "not valid YAML"),
     ],
 )

@@ -197,6 +197,16 @@ def test_a_seed_out_of_range_is_named(option: str, seed: int, capsys: pytest.Cap
     assert f"streamfuse warm: {option} {seed}: must be 0 to 4294967295" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("option", "value"), [("--count", 0), ("--seed", -1)])
+def test_pairs_that_cannot_be_rendered_are_refused(
+    option: str, value: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "pairs"
+    assert main(["train", "render", "-o", str(out), option, str(value)]) == 2
+    assert f"streamfuse train: {option} {value}: must be " in capsys.readouterr().err
+    assert not out.exists()
+
+
 def test_an_empty_folder_is_said_to_be_empty(noise: Path, capsys: pytest.CaptureFixture[str]) -> None:
     empty = noise / "empty"
     empty.mkdir()

@@ -346,6 +346,28 @@ class TestCommand:
         with pytest.raises(DataError, match="not been validated"):
             args.run(args)
 
+    @pytest.mark.parametrize("text", ["", "- 1\n", "5\n"])
+    def test_a_configuration_without_sections(self, text: str, tmp_path: Path) -> None:
+        file = tmp_path / "train.yaml"
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=r"train\.yaml: must hold sections such as 'loop:', got"):
+            read_training(file, RegistrationTraining)
+
+    @pytest.mark.parametrize("state", [b"", b"junk" * 100, {"network": {"other": torch.zeros(1)}}, {}])
+    def test_a_folder_of_another_run_is_refused(self, state: object, root: Path, tmp_path: Path) -> None:
+        path = tmp_path / "state.pt"
+        if isinstance(state, bytes):
+            path.write_bytes(state)
+        else:
+            torch.save(state, path)
+        before = path.read_bytes()
+        file = tmp_path / "train.yaml"
+        file.write_text(yaml.safe_dump(config(steps=1).model_dump(mode="json")))
+        args = parse("registration", "--config", str(file), "--data", str(root), "--run", str(tmp_path))
+        with pytest.raises(WeightsError, match=r"state\.pt: not a state that this training can go on from"):
+            args.run(args)
+        assert path.read_bytes() == before
+
     def test_unknown_weights(self, root: Path, tmp_path: Path) -> None:
         file = tmp_path / "train.yaml"
         file.write_text(yaml.safe_dump(config().model_dump(mode="json")))

@@ -11,6 +11,7 @@ import av.error
 import cv2
 import numpy as np
 
+from streamfuse.capture._av import find_video_stream
 from streamfuse.capture.video_file import open_video_file
 from streamfuse.errors import SourceError
 from streamfuse.frame import Image8
@@ -45,7 +46,7 @@ def prepared_clips(
     scale = None
     if size is not None:
         with open_video_file(clips[1]) as container:
-            stream = container.streams.video[0]
+            stream = find_video_stream(container, str(clips[1]))
             scale = (size[0] / stream.width, size[1] / stream.height)
     if scale is not None and scale != (1.0, 1.0):
         clips = tuple(_resized(clip, folder / f"sized-{clip.name}.mkv", scale) for clip in clips)  # type: ignore[assignment]
@@ -56,23 +57,23 @@ def prepared_clips(
 
 def _pictures(clip: Path) -> Iterator[Image8]:
     with open_video_file(clip) as container:
-        for frame in container.decode(video=0):
+        for frame in container.decode(find_video_stream(container, str(clip))):
             yield np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
     raise SourceError(f"{clip}: holds no picture")
 
 
 def _resized(clip: Path, target: Path, scale: tuple[float, float]) -> Path:
     with open_video_file(clip) as source, av.open(str(target), "w") as output:
-        stream: Any = output.add_stream("libx264", rate=source.streams.video[0].average_rate)
+        original = find_video_stream(source, str(clip))
+        stream: Any = output.add_stream("libx264", rate=original.average_rate)
         stream.pix_fmt, stream.options = "yuv420p", INTERMEDIATE
-        stream.time_base = source.streams.video[0].time_base
-        original = source.streams.video[0]
+        stream.time_base = original.time_base
         width, height = (
             2 * round(side * by / 2)
             for side, by in zip((original.width, original.height), scale, strict=True)
         )
         stream.width, stream.height = width, height
-        for frame in source.decode(video=0):
+        for frame in source.decode(original):
             scaled = frame.reformat(width=width, height=height, format="yuv420p")
             scaled.pts, scaled.time_base = frame.pts, frame.time_base
             scaled.pict_type = 0
@@ -84,7 +85,7 @@ def _resized(clip: Path, target: Path, scale: tuple[float, float]) -> Path:
 def _repeated(clip: Path, target: Path, seconds: float) -> Path:
     """The packets again and again, with stamps that go on."""
     with open_video_file(clip) as source:
-        stream: Any = source.streams.video[0]
+        stream: Any = find_video_stream(source, str(clip))
         packets = [packet for packet in source.demux(stream) if packet.pts is not None]
         period = round(1 / (Fraction(stream.average_rate) * stream.time_base))
         length = max(packet.pts for packet in packets) + period

@@ -118,18 +118,24 @@ def run_training(args: argparse.Namespace) -> int:
 
 
 def run_render(args: argparse.Namespace) -> int:
+    from streamfuse.errors import ConfigError
     from streamfuse.training.rendered import render_pairs
 
+    for option, least in (("count", 1), ("seed", 0)):
+        if getattr(args, option) < least:
+            raise ConfigError(f"--{option} {getattr(args, option)}: must be {least} or more")
     render_pairs(args.out, count=args.count, seed=args.seed)
     print(f"{args.out}: {args.count} pairs")
     return 0
 
 
 def run_residuals(args: argparse.Namespace) -> int:
+    from streamfuse.outputs import check_writable
     from streamfuse.training.options import read_training
     from streamfuse.training.registration import RegistrationTraining, load_live
     from streamfuse.training.residuals import estimate_residuals, write_residuals
 
+    check_writable(args.out)
     train, _ = read_training(args.config, RegistrationTraining).split_pairs(args.data)
     residuals = estimate_residuals(load_live(args.weights), train)
     write_residuals(residuals, args.out)
@@ -139,6 +145,7 @@ def run_residuals(args: argparse.Namespace) -> int:
 
 def run_confidence(args: argparse.Namespace) -> int:
     from streamfuse.errors import ConfigError
+    from streamfuse.outputs import check_writable
     from streamfuse.registration import REGISTRARS
     from streamfuse.registration.live import LiveOptions, LiveRegistrar
     from streamfuse.training.confidence import calibrate_confidence, save_calibrated
@@ -146,6 +153,7 @@ def run_confidence(args: argparse.Namespace) -> int:
     from streamfuse.training.registration import RegistrationTraining, load_live
     from streamfuse.training.trust import reliability_lines, training_cases, trust_lines
 
+    check_writable(args.out)
     config = read_training(args.config, RegistrationTraining)
     train, held = config.split_pairs(args.data)
     if args.model == "live":
@@ -186,10 +194,12 @@ def run_check(args: argparse.Namespace) -> int:
 def run_check_fusion(args: argparse.Namespace) -> int:
     from streamfuse.evaluation.report_html import write_html
     from streamfuse.evaluation.report_terminal import print_tables
+    from streamfuse.outputs import check_writable
     from streamfuse.training.fusion import FusionTraining
     from streamfuse.training.fusion_check import SAMPLES, below_bar, compare_fusers
     from streamfuse.training.options import read_training
 
+    check_writable(args.html)
     _, held = read_training(args.config, FusionTraining).pairs(args.data)
     evaluation = compare_fusers(args.weights, held, samples=SAMPLES if args.html else 0)
     print_tables(evaluation)

@@ -48,6 +48,8 @@ def load_sets(path: Path) -> dict[str, EvaluationSet]:
         ConfigError: one line for each mistake.
     """
     data = read_yaml(path)
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: must hold 'sets: {{NAME: {{ir: ..., vis: ...}}}}', got {data!r:.40}")
     try:
         parsed = _SetFile.model_validate(data)
     except ValidationError as error:

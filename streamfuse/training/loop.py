@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -18,6 +19,7 @@ from rich.progress import Progress
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from streamfuse.errors import WeightsError
 from streamfuse.nn.weights import WeightsFile
 from streamfuse.registry import Options
 
@@ -27,7 +29,7 @@ logger = logging.getLogger(__name__)
 class LoopConfig(BaseModel):
     """How long and how fast to learn. decay_from: share of the steps after which the rate falls (cosine)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     steps: int = Field(gt=0)
     learning_rate: float = Field(gt=0)
@@ -68,7 +70,11 @@ def learning_rate(step: int, config: LoopConfig) -> float:
 
 
 class Loop:
-    """Trains `network` on `task` in `folder`, going on from the state found there."""
+    """Trains `network` on `task` in `folder`, going on from the state found there.
+
+    Raises:
+        WeightsError: that is the state of another network, or damaged.
+    """
 
     def __init__(self, network: nn.Module, task: Task, config: LoopConfig, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +88,13 @@ class Loop:
         self.best = math.inf
         state = folder / "state.pt"
         if state.exists():
-            self._load(torch.load(state, map_location=config.device, weights_only=True))
+            try:
+                self._load(torch.load(state, map_location=config.device, weights_only=True))
+            except (RuntimeError, ValueError, LookupError, TypeError, EOFError, UnpicklingError) as error:
+                raise WeightsError(
+                    f"{state}: not a state that this training can go on from (another network, or damaged); "
+                    "give the run a folder of its own"
+                ) from error
 
     def _load(self, state: Mapping[str, Any]) -> None:
         self.network.load_state_dict(state["network"])

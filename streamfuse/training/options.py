@@ -16,6 +16,8 @@ Model = TypeVar("Model", bound=Options)
 def read_training(path: Path, model: type[Model]) -> Model:
     """A configuration file as `model`. Raises ConfigError with one line for each mistake."""
     data = read_yaml(path)
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: must hold sections such as 'loop:', got {data!r:.40}")
     try:
         return model.model_validate(data)
     except ValidationError as error:
