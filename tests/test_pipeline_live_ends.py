@@ -1,6 +1,7 @@
 """Live runs in threads: sinks that go wrong, ways to end a run, recordings beside cameras."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from itertools import islice, pairwise
 from pathlib import Path
@@ -113,6 +114,31 @@ def test_leaving_the_loop_ends_the_run() -> None:
         frames.close()  # type: ignore[attr-defined]
     assert kept.closed.is_set()
     assert all(c["camera"].closed for c in cameras)
+    assert_sound(pipeline.report())
+
+
+def test_leaving_the_with_block_ends_the_run_though_its_iterator_is_kept() -> None:
+    kept = Kept()
+    with make(camera(frames=ENDLESS), camera(frames=ENDLESS), keep=kept) as pipeline:
+        frames = iter(pipeline)
+        next(frames)
+    assert kept.closed.is_set()
+    assert not [t for t in threading.enumerate() if t.name.startswith("streamfuse-")]
+    assert_sound(pipeline.report())
+    assert list(frames) == []
+
+
+def test_stop_ends_the_cameras_though_nobody_iterates() -> None:
+    cameras = camera(frames=ENDLESS), camera(frames=ENDLESS)
+    pipeline = make(*cameras)
+    frames = iter(pipeline)
+    next(frames)
+    pipeline.stop()
+    deadline = time.monotonic() + 10
+    while not all(options["camera"].closed for options in cameras) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert all(options["camera"].closed for options in cameras)
+    assert len(list(frames)) > 0
     assert_sound(pipeline.report())
 
 

@@ -46,6 +46,7 @@ class LiveRunner:
     Args:
         captures: not started yet; their `notify` must be this runner's `wake`.
         deliver: takes each fused frame on the fusing thread; must not block.
+        stop_asked: whether the run is to end, though nobody may have come to call `stop` yet.
     """
 
     def __init__(
@@ -54,12 +55,14 @@ class LiveRunner:
         captures: dict[Stream, CaptureThread],
         deliver: Callable[[FusedFrame], None],
         *,
+        stop_asked: Callable[[], bool] = lambda: False,
         clock: Clock,
     ) -> None:
         self.error: BaseException | None = None
         self._core = core
         self._captures = captures
         self._deliver = deliver
+        self._stop_asked = stop_asked
         self._clock = clock
         self._slowest_ns = 0
         self._began_ns: int | None = None
@@ -89,7 +92,7 @@ class LiveRunner:
         Returns:
             Whether the run ended.
         """
-        self._drain_until_ns = self._clock.now_ns() + round(DRAIN_S * NS_PER_S)
+        self._begin_drain()
         self._stopping.set()
         self.wake()
         if self._thread.ident is None:
@@ -102,7 +105,7 @@ class LiveRunner:
     def _run(self) -> None:
         ended: set[Stream] = set()
         try:
-            while not self._stopping.is_set() and not self._core.exhausted:
+            while not (self._stopping.is_set() or self._stop_asked() or self._core.exhausted):
                 self._wait()
                 self._pump(ended)
         except Exception as error:  # noqa: BLE001 - handed to the caller's thread
@@ -144,7 +147,13 @@ class LiveRunner:
             self._began_ns = now
         self._began_ns = None
 
+    def _begin_drain(self) -> None:
+        if self._drain_until_ns is None:
+            self._drain_until_ns = self._clock.now_ns() + round(DRAIN_S * NS_PER_S)
+
     def _finish(self, ended: set[Stream]) -> None:
+        if self._stop_asked():
+            self._begin_drain()
         for capture in self._captures.values():
             capture.stop()
         try:

@@ -2,8 +2,10 @@
 
 import logging
 import threading
+import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -55,8 +57,8 @@ class Pipeline:
             print(frame)
     ```
 
-    Iterating drives the run; `run()` iterates for you. Sinks that own a window are served on the thread that
-    iterates, all others on threads of their own. A pipeline runs once.
+    Iterating drives the run; `run()` iterates for you; leaving the `with` block ends it. Sinks that own a
+    window are served on the thread that iterates, all others on threads of their own. A pipeline runs once.
 
     Args:
         share: of the rigs of this process, see `Rigs`; None: this is the only one.
@@ -94,7 +96,7 @@ class Pipeline:
         self._offset: OffsetInUse | None = None
         self._swap_checked = False
         self._stop = threading.Event()
-        self._started = False
+        self._frames: weakref.ref[Generator[FusedFrame, None, None]] | None = None
 
     @classmethod
     def from_config(
@@ -138,6 +140,10 @@ class Pipeline:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+        frames = None if self._frames is None else self._frames()
+        if frames is not None:
+            with suppress(ValueError):  # another thread iterates, and comes to the end itself
+                frames.close()
 
     def stop(self) -> None:
         """Ask the run to end: what is under way is finished and written. Any thread may call it."""
@@ -173,9 +179,14 @@ class Pipeline:
         return self.report()
 
     def __iter__(self) -> Iterator[FusedFrame]:
-        if self._started:
+        if self._frames is not None:
             raise RuntimeError("a Pipeline runs once; make another one")
-        self._started = True
+        frames = self._drive()
+        # Not kept: a loop that is left without a `with` block lets go of the run, which ends it.
+        self._frames = weakref.ref(frames)
+        return frames
+
+    def _drive(self) -> Generator[FusedFrame, None, None]:
         restore_threads = use_threads(self._config.worker.threads)
         keep_freed_memory()
         try:
@@ -376,7 +387,13 @@ class Pipeline:
             )
             for stream, reader in self._readers.items()
         }
-        runner = LiveRunner(self._core(matcher, offset), captures, deliver, clock=self._clock)
+        runner = LiveRunner(
+            self._core(matcher, offset),
+            captures,
+            deliver,
+            stop_asked=self._stop.is_set,
+            clock=self._clock,
+        )
         if offset is not None:
             offset.start()
         runner.start()
