@@ -37,6 +37,11 @@ class Inputs:
     pictures: bool = False
 
 
+def of_kind(path: Path, suffixes: frozenset[str]) -> bool:
+    """By its name. Hidden files are of none: macOS leaves a `._` file beside each one it copies."""
+    return path.suffix.lower() in suffixes and not path.name.startswith(".")
+
+
 def find_root(root: Path, *, moving: bool = False) -> tuple[Path, Path]:
     """The infrared and visible folders of a data set root. Raises SourceError naming the known layouts."""
     ir_names = (MOVING_IR_FOLDER,) if moving else IR_FOLDERS
@@ -98,7 +103,7 @@ def _entries(folder: Path) -> dict[str, Path]:
     """Clips of a folder: video files, and sub-folders that hold pictures."""
     clips = _by_stem(folder, VIDEO_SUFFIXES)
     for entry in folder.iterdir():
-        if entry.is_dir() and any(file.suffix.lower() in IMAGE_SUFFIXES for file in entry.iterdir()):
+        if entry.is_dir() and any(of_kind(file, IMAGE_SUFFIXES) for file in entry.iterdir()):
             clips[entry.name] = entry
     return clips
 
@@ -106,7 +111,7 @@ def _entries(folder: Path) -> dict[str, Path]:
 def _by_stem(folder: Path, suffixes: frozenset[str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for file in sorted(folder.iterdir()):
-        if file.is_file() and file.suffix.lower() in suffixes:
+        if file.is_file() and of_kind(file, suffixes):
             if file.stem in found:
                 raise SourceError(
                     f"{file} and {found[file.stem].name}: two files with one stem in one folder"

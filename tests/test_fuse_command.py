@@ -100,6 +100,7 @@ def test_pictures_of_mixed_sizes_are_named(tmp_path: Path, capsys: pytest.Captur
         (["--set", "sources.ir=[1]"], "sources.ir: must be a section, got [1]"),
         (["--set", "sinks=3"], "sinks: must be a list, each item with a 'kind', got 3"),
         (["--set", "fusion=3", "--weights", "w"], "fusion: must be a section, got 3"),
+        (["--start", "1e300"], "sources.ir.start_s: Input should be less than or equal to 1000000000"),
         (["--start", "inf"], "sources.ir.start_s: Input should be a finite number, got inf"),
         (["--independent"], "--independent is for two folders of pictures"),
     ],

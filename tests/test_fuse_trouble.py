@@ -1,5 +1,6 @@
 """`streamfuse` stopped in the middle, on a full disk, with clips that do not belong together."""
 
+import json
 import os
 import resource
 import signal
@@ -213,6 +214,35 @@ def test_an_empty_folder_is_said_to_be_empty(noise: Path, capsys: pytest.Capture
     arguments = [str(noise / "ir"), str(empty), "-o", str(noise / "out"), "--independent"]
     assert main(["fuse", *arguments]) == 2
     assert f"{empty}: holds no pictures" in capsys.readouterr().err
+
+
+def test_hidden_files_are_no_pictures(noise: Path) -> None:
+    for stream in ("ir", "vis"):
+        (noise / stream / f"._{stream}.png").write_bytes(b"left by macOS")
+    inputs = [str(noise / stream) for stream in ("ir", "vis")]
+    assert main(["fuse", *inputs, "-o", str(noise / "single"), "--independent", *FAST]) == 0
+    assert main(["fuse", *inputs, "-o", str(noise / "clip.mkv"), *FAST]) == 0
+    assert len(pictures(noise / "clip.mkv")) == len(list((noise / "single").iterdir())) == 2
+    assert main(["eval", "--ir", inputs[0], "--vis", inputs[1], "--families", "film"]) == 0
+
+
+def test_frames_in_a_folder_are_judged_in_the_order_they_are_fused(tmp_path: Path) -> None:
+    jitter = []
+    for name in ("{}.png", "{:02}.png"):
+        folder = media.write_pictures(tmp_path / name, [name.format(i) for i in range(11)])
+        inputs = ["--ir", str(folder), "--vis", str(folder), "--frames", "--families", "temporal"]
+        assert main(["eval", *inputs, "--json", str(tmp_path / "e.json")]) == 0
+        told = json.loads((tmp_path / "e.json").read_text())
+        jitter.append(told["mean"]["copy-visible"]["temporal"]["luma_jitter"])
+    assert jitter[0] == jitter[1]
+
+
+def test_pictures_of_an_earlier_run_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    clip, out = str(media.write_clip(tmp_path / "clip.mkv", frames=3)), tmp_path / "out"
+    assert main(["fuse", clip, clip, "-o", str(out), *FAST]) == 0
+    assert caplog.text == ""
+    assert main(["fuse", clip, clip, "-o", str(out), *FAST]) == 0
+    assert f"{out}: holds 3 pictures already; those of other names stay" in caplog.text
 
 
 def test_one_frame_has_no_steadiness(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

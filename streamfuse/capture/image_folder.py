@@ -15,11 +15,11 @@ from pydantic import Field
 
 from streamfuse.capture._av import SensorUnit
 from streamfuse.capture.image_stamps import Timeline, by_csv, by_name, by_rate, names_hold_times
-from streamfuse.capture.options import SourceOptions
+from streamfuse.capture.options import LONGEST_S, SourceOptions
 from streamfuse.clock import Clock
 from streamfuse.errors import SourceError
 from streamfuse.frame import Image8, Image16, RawFrame, SourceInfo
-from streamfuse.inputs import IMAGE_SUFFIXES
+from streamfuse.inputs import IMAGE_SUFFIXES, of_kind
 from streamfuse.pictures import read_picture
 
 log = logging.getLogger(__name__)
@@ -46,10 +46,10 @@ class ImageFolderOptions(SourceOptions):
     fps: Annotated[float, Field(gt=0, le=1000)] | None = Field(
         None, description=f"rate when neither CSV nor names give the time; null: {DEFAULT_FPS:g}"
     )
-    start_s: Annotated[float, Field(ge=0)] | None = Field(
+    start_s: Annotated[float, Field(ge=0, le=LONGEST_S)] | None = Field(
         None, description="first picture to deliver, in seconds after the first one of the folder"
     )
-    end_s: Annotated[float, Field(gt=0)] | None = Field(
+    end_s: Annotated[float, Field(gt=0, le=LONGEST_S)] | None = Field(
         None, description="deliver the pictures before this, in seconds after the first one of the folder"
     )
     unit: SensorUnit = Field("counts", description="what the values of 16-bit pictures mean")
@@ -150,7 +150,7 @@ def list_images(folder: Path) -> list[Path]:
     if not folder.is_dir():
         problem = "is not a folder" if folder.exists() else "no such folder"
         raise SourceError(f"{folder}: {problem}; 'images' reads a folder of pictures")
-    found = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
+    found = [path for path in folder.iterdir() if of_kind(path, IMAGE_SUFFIXES)]
     if not found:
         raise SourceError(f"{folder}: holds no pictures ({', '.join(sorted(IMAGE_SUFFIXES))})")
     return sorted(found, key=lambda path: natural_key(path.name))

@@ -6,6 +6,9 @@ from pydantic import Field
 
 from streamfuse.registry import Options
 
+LONGEST_S = 1e9
+"""Thirty years: no recording is longer, and its end in a file's own ticks still fits 64 bits."""
+
 
 class AgcOptions(Options):
     """How 16-bit thermal counts become an 8-bit view."""

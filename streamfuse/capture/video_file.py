@@ -21,7 +21,7 @@ from pydantic import Field
 
 from streamfuse.capture._av import PictureDecoder, SensorUnit, find_video_stream, seconds
 from streamfuse.capture._hardware import Hardware, find_accelerator
-from streamfuse.capture.options import SourceOptions
+from streamfuse.capture.options import LONGEST_S, SourceOptions
 from streamfuse.clock import Clock
 from streamfuse.errors import SourceError
 from streamfuse.frame import DropCause, RawFrame, SourceInfo
@@ -44,10 +44,10 @@ class VideoFileOptions(SourceOptions):
     """A video file, in any container and codec FFmpeg reads."""
 
     path: Path
-    start_s: Annotated[float, Field(ge=0)] | None = Field(
+    start_s: Annotated[float, Field(ge=0, le=LONGEST_S)] | None = Field(
         None, description="first picture to deliver, in seconds after the first one of the file"
     )
-    end_s: Annotated[float, Field(gt=0)] | None = Field(
+    end_s: Annotated[float, Field(gt=0, le=LONGEST_S)] | None = Field(
         None, description="deliver the pictures before this, in seconds after the first one of the file"
     )
     fps: Annotated[float, Field(gt=0, le=1000)] | None = Field(

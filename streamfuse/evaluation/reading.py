@@ -9,13 +9,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from streamfuse.capture.image_folder import list_images
 from streamfuse.capture.video_file import VideoFileSource
 from streamfuse.clock import RealClock
 from streamfuse.errors import DataError
 from streamfuse.evaluation.sets import VIS, Item, Stream
 from streamfuse.flow import compose, invert
 from streamfuse.frame import Flow, Image8, Image16, Mask
-from streamfuse.inputs import IMAGE_SUFFIXES
 from streamfuse.pictures import read_picture
 from streamfuse.sampling import positions_of
 
@@ -88,7 +88,7 @@ def read_clip(item: Item) -> Iterator[Shot]:
 
 def _frames(path: Path) -> Iterator[Image8]:
     if path.is_dir():
-        for file in sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES):
+        for file in list_images(path):
             yield _eight_bit(read_picture(file), file)
         return
     source = VideoFileSource(VideoFileSource.Options.model_validate({"path": path}), clock=RealClock())

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError
 
 from streamfuse.config import describe_validation_error
 from streamfuse.errors import ConfigError, DataError
-from streamfuse.inputs import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from streamfuse.inputs import IMAGE_SUFFIXES, VIDEO_SUFFIXES, of_kind
 from streamfuse.registry import Options
 from streamfuse.yaml_text import read_yaml
 
@@ -178,11 +178,11 @@ def _is_picture_folder(folder: Path) -> bool:
 
 
 def _is_picture(path: Path) -> bool:
-    return path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES
+    return path.is_file() and of_kind(path, IMAGE_SUFFIXES)
 
 
 def _is_clip(path: Path) -> bool:
-    return (path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES) or _is_picture_folder(path)
+    return (path.is_file() and of_kind(path, VIDEO_SUFFIXES)) or _is_picture_folder(path)
 
 
 def _is_field(path: Path) -> bool:

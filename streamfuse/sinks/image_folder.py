@@ -1,6 +1,7 @@
 """Image sequences: one picture a frame, each complete or absent, their times in a table beside them."""
 
 import csv
+import logging
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self, TextIO
 
@@ -10,10 +11,13 @@ from pydantic import Field, model_validator
 from streamfuse.clock import NS_PER_S, Clock
 from streamfuse.errors import SinkError
 from streamfuse.frame import FusedFrame
+from streamfuse.inputs import IMAGE_SUFFIXES, of_kind
 from streamfuse.registry import Options
 from streamfuse.sinks.colormap import Colormap
 from streamfuse.sinks.media_time import MediaTime
 from streamfuse.sinks.views import OVERLAY_COLORMAP, View, render
+
+log = logging.getLogger(__name__)
 
 SUFFIXES = {"png": ".png", "jpeg": ".jpg"}
 TIMES_NAME = "timestamps.csv"
@@ -79,6 +83,8 @@ class ImageFolderSink:
                 self._tell("name", "timestamp_ns")
         except OSError as error:
             raise SinkError(f"{self._folder}: cannot be written: {error.strerror}") from error
+        if left := sum(of_kind(file, IMAGE_SUFFIXES) for file in self._folder.iterdir()):
+            log.warning("%s: holds %d pictures already; those of other names stay", self._folder, left)
         self._opened = True
 
     def write(self, frame: FusedFrame) -> None:
