@@ -160,7 +160,9 @@ class TestCommand:
             (["--fused", "paper"], "NAME=DIR"),
             (["--fused", "paper=nowhere"], "nowhere"),
             (["--fusers", "guided", "--infrared", "blocks"], "unregistered"),
-            (["--fusers", "max"], "trivial"),
+            (["--fusers", "max"], "--fusers max: is shown anyway, as a trivial method; leave it out"),
+            (["--fusers", "guided", "--pictures", "-1"], "--pictures -1: must be at least 0"),
+            ([], "nothing to judge: give --registrars or --fusers"),
         ],
     )
     def test_mistakes(
@@ -168,3 +170,12 @@ class TestCommand:
     ) -> None:
         assert self.command(folders, *wrong) == 2
         assert said in capsys.readouterr().err
+
+    def test_a_registrar_without_a_truth_is_not_left_unjudged(
+        self, folders: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        inputs = ["--ir", str(folders / "move"), "--vis", str(folders / "vis")]
+        assert main(["eval", "models", *inputs, "--registrars", "none"]) == 2
+        assert "--registrars none: judged by --ir-truth or --flow-truth" in capsys.readouterr().err
+        fused = ["--registrars", "none", "--fusers", "laplacian", "--infrared", "none"]
+        assert main(["eval", "models", *inputs, *fused]) == 0

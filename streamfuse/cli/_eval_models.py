@@ -41,6 +41,10 @@ def run(args: argparse.Namespace) -> int:
     from streamfuse.evaluation.sets import EvaluationSet
     from streamfuse.outputs import check_writable
 
+    registrars, fusers = (
+        [kind for kind in word.split(",") if kind] for word in (args.registrars, args.fusers)
+    )
+    _check(args, registrars, fusers)
     check_writable(args.json, args.csv, args.html)
     given = EvaluationSet(
         ir=args.ir,
@@ -52,14 +56,33 @@ def run(args: argparse.Namespace) -> int:
     )
     evaluation = evaluate_models(
         read_pairs(given),
-        registrars={kind: make_registrar(kind) for kind in args.registrars.split(",") if kind},
-        fusers={kind: make_fuser(kind) for kind in args.fusers.split(",") if kind},
+        registrars={kind: make_registrar(kind) for kind in registrars},
+        fusers={kind: make_fuser(kind) for kind in fusers},
         infrared=args.infrared,
         name=args.vis.resolve().parent.name,
         samples=args.pictures if args.html else 0,
     )
     report(evaluation, args)
     return 0
+
+
+def _check(args: argparse.Namespace, registrars: list[str], fusers: list[str]) -> None:
+    """Raise ConfigError where a model would not be judged."""
+    from streamfuse.errors import ConfigError
+    from streamfuse.evaluation.judge import TRIVIAL_FUSIONS
+
+    if not (registrars or fusers or args.registered or args.fused):
+        raise ConfigError("nothing to judge: give --registrars or --fusers (or --registered, --fused)")
+    if args.pictures < 0:
+        raise ConfigError(f"--pictures {args.pictures}: must be at least 0")
+    for kind in fusers:
+        if kind in TRIVIAL_FUSIONS:
+            raise ConfigError(f"--fusers {kind}: is shown anyway, as a trivial method; leave it out")
+    unjudged = [kind for kind in registrars if kind != args.infrared]
+    if unjudged and args.ir_truth is None and args.flow_truth is None:
+        raise ConfigError(
+            f"--registrars {unjudged[0]}: judged by --ir-truth or --flow-truth; give one of them"
+        )
 
 
 def _named(values: list[str]) -> dict[str, Path]:
