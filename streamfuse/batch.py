@@ -11,10 +11,13 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from streamfuse.errors import ConfigError, StreamfuseError
+from streamfuse.errors import ConfigError, DataError, StreamfuseError
 from streamfuse.inputs import Inputs, Job
+
+if TYPE_CHECKING:
+    from streamfuse.frame import FusedFrame
 
 PARTIAL = "partial."
 
@@ -139,12 +142,26 @@ def _fuse_clip(task: Task) -> Outcome:
 
 
 def _fuse_picture(task: Task) -> Outcome:
-    from streamfuse.api import fuse_pair
-    from streamfuse.pictures import read_picture, write_picture
+    from streamfuse.pictures import write_picture
 
-    frame = fuse_pair(read_picture(task.job.ir), read_picture(task.job.vis), settings=task.settings)
-    write_picture(task.output, frame.image)
+    write_picture(task.output, fuse_pictures(task.job, task.settings).image)
     return Outcome(name=task.job.name, frames=1)
+
+
+def fuse_pictures(job: Job, settings: Mapping[str, Any]) -> "FusedFrame":
+    """Register and fuse two picture files.
+
+    Raises:
+        SourceError: one cannot be read. DataError: one is of a type that cannot be fused. ConfigError.
+    """
+    from streamfuse.api import fuse_pair
+    from streamfuse.pictures import read_picture
+
+    ir, vis = read_picture(job.ir), read_picture(job.vis)
+    try:
+        return fuse_pair(ir, vis, settings=settings)
+    except DataError as error:
+        raise DataError(f"{job.ir} with {job.vis}: {error}") from error
 
 
 def run_batch(tasks: Sequence[Task], *, jobs: int = 1) -> Generator[Outcome]:

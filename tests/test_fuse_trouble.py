@@ -216,6 +216,19 @@ def test_an_empty_folder_is_said_to_be_empty(noise: Path, capsys: pytest.Capture
     assert f"{empty}: holds no pictures" in capsys.readouterr().err
 
 
+def test_a_picture_of_a_type_that_cannot_be_fused_is_named(
+    noise: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vis = noise / "vis" / "a.png"
+    cv2.imwrite(str(vis), np.zeros((64, 96, 3), np.uint16))
+    says = f"{noise / 'ir' / 'a.png'} with {vis}: vis: must be uint8"
+    arguments = ["fuse", str(noise / "ir" / "a.png"), str(vis), "-o", str(noise / "out.png"), *FAST]
+    assert main(arguments) == 2
+    assert says in capsys.readouterr().err
+    assert main(["fuse", str(noise), "-o", str(noise / "out"), "--independent", *FAST]) == 1
+    assert f"a: FAILED: {says}" in capsys.readouterr().out
+
+
 def test_hidden_files_are_no_pictures(noise: Path) -> None:
     for stream in ("ir", "vis"):
         (noise / stream / f"._{stream}.png").write_bytes(b"left by macOS")

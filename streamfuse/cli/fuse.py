@@ -117,9 +117,9 @@ def _fuse_one(args: argparse.Namespace, job: Any, settings: dict[str, Any]) -> i
 
 
 def _fuse_pictures(args: argparse.Namespace, job: Any, settings: dict[str, Any]) -> int:
-    from streamfuse.api import fuse_pair
+    from streamfuse.batch import fuse_pictures
     from streamfuse.outputs import check_writable, refuse_overwriting
-    from streamfuse.pictures import read_picture, write_picture
+    from streamfuse.pictures import write_picture
 
     clips = ("start", "end", "pairing_table", "frame_log", "report", "profile")
     _refuse(args, clips, "clips, not for single pictures")
@@ -129,7 +129,7 @@ def _fuse_pictures(args: argparse.Namespace, job: Any, settings: dict[str, Any])
     outputs = [out] if args.save_registered is None else [out, args.save_registered]
     refuse_overwriting(outputs, {"infrared": job.ir, "visible": job.vis})
     check_writable(*outputs)
-    frame = fuse_pair(read_picture(job.ir), read_picture(job.vis), settings=settings)
+    frame = fuse_pictures(job, settings)
     write_picture(out, frame.image)
     if args.save_registered:
         write_picture(args.save_registered, frame.registered_ir)
