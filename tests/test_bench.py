@@ -143,9 +143,12 @@ def test_a_clip_without_pictures_is_named(
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "x"])
-def test_no_time_to_measure_is_refused(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("command", [["bench", "pipeline", "--seconds"], ["run", "a.yaml", "--duration"]])
+def test_no_time_to_run_is_refused(
+    command: list[str], seconds: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(["bench", "pipeline", "--seconds", seconds])
+        main([*command, seconds])
     assert ended.value.code == 2
     assert f"'{seconds}' is not a number of seconds above 0" in capsys.readouterr().err
 

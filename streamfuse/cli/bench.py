@@ -1,11 +1,11 @@
 """`streamfuse bench`: what models and whole runs cost on this machine."""
 
 import argparse
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from streamfuse.cli._types import parse_seconds
 from streamfuse.cli.model import parse_size
 
 PAGE_COLUMNS = 180
@@ -47,7 +47,9 @@ def add_parser(subparsers: Any) -> None:
         help="settings of one run, separated by spaces; may be given several times",
     )
     pipeline.add_argument("--rounds", type=_positive, default=3, metavar="N", help="default: %(default)s")
-    pipeline.add_argument("--seconds", type=_seconds, metavar="S", help="repeat the clips to this length")
+    pipeline.add_argument(
+        "--seconds", type=parse_seconds, metavar="S", help="repeat the clips to this length"
+    )
     pipeline.add_argument("--no-live", action="store_true", help="leave out the run in real time")
     for action in (models, pipeline):
         action.add_argument(
@@ -66,16 +68,6 @@ def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
     return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
-    return seconds
 
 
 def run(args: argparse.Namespace) -> int:

@@ -6,6 +6,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from streamfuse.cli._types import parse_seconds
+
 
 def add_parser(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
@@ -25,7 +27,7 @@ def add_parser(subparsers: Any) -> None:
         default=[],
         help="change a value, in every file",
     )
-    parser.add_argument("--duration", type=float, metavar="SECONDS", help="stop after this long")
+    parser.add_argument("--duration", type=parse_seconds, metavar="SECONDS", help="stop after this long")
     parser.add_argument(
         "--log-json", action="store_true", help="one JSON line a second instead of a status line"
     )
