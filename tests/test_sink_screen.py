@@ -239,6 +239,53 @@ def test_the_only_client_of_a_server_that_resets_gets_its_window() -> None:
         server.wait()
 
 
+UNTIL_GONE = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from factories import fused_frame
+from streamfuse.clock import RealClock
+from streamfuse.errors import SinkError
+from streamfuse.sinks.screen import ScreenOptions, ScreenSink
+sink = ScreenSink(ScreenOptions(), clock=RealClock())
+sink.write(fused_frame(0))
+for _ in range(10):
+    sink.pump(50)
+print("open", flush=True)
+try:
+    while sink.pump(50):
+        pass
+except SinkError as error:
+    print(error)
+sink.write(fused_frame(1))
+sink.close()
+print("lives on")
+"""
+
+
+@pytest.mark.display
+def test_the_process_outlives_its_display() -> None:
+    """Qt, which would end it, may hear of it first: one time in fifty."""
+    needs("Xvfb")
+    said = ""
+    for _ in range(3):
+        server, display = start_xvfb("-noreset")
+        with subprocess.Popen(
+            [sys.executable, "-c", UNTIL_GONE, str(Path(__file__).parent)],
+            env={**os.environ, "DISPLAY": display, "XAUTHORITY": "/dev/null"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as child:
+            assert child.stdout is not None
+            said = child.stdout.readline()
+            server.kill()
+            server.wait()
+            said += child.communicate(timeout=PATIENCE_S)[0]
+        if "Did the X11 server die?" not in said and child.returncode == 0:
+            break
+    assert said == "open\nscreen: the display is gone\nlives on\n"
+
+
 AV_FIRST = """
 import av
 from streamfuse.clock import RealClock

@@ -9,6 +9,7 @@ import ctypes
 import logging
 import os
 import re
+import select
 import socket
 import struct
 import sys
@@ -31,8 +32,11 @@ _SUCCESS = 1
 
 
 @contextmanager
-def display_for_windows(environ: Mapping[str, str] = os.environ) -> Iterator[None]:
+def display_for_windows(environ: Mapping[str, str] = os.environ) -> Iterator[socket.socket | None]:
     """Prove that OpenCV can open a window, and hold the display meanwhile.
+
+    Yields:
+        The connection to the X server, see `is_gone`; None where there is no X server.
 
     A server such as Xvfb starts afresh when its last client leaves: a proof that hung up before the window
     library connects would make that connection fail.
@@ -46,12 +50,22 @@ def display_for_windows(environ: Mapping[str, str] = os.environ) -> Iterator[Non
             "then pip install --force-reinstall opencv-python"
         )
     if sys.platform != "linux":
-        yield
+        yield None
         return
     _load_plugin()
-    with _open_display(environ):
+    with _open_display(environ) as connection:
         _check_x11_libraries(Path(cv2.__file__).parents[1])
-        yield
+        yield connection
+
+
+def is_gone(connection: socket.socket, wait_s: float) -> bool:
+    """Whether the X server hung up, waiting so long for that. What else it says is of no interest here."""
+    if not select.select([connection], [], [], wait_s)[0]:
+        return False
+    try:
+        return not connection.recv(4096)
+    except OSError:
+        return True
 
 
 def _open_display(environ: Mapping[str, str]) -> socket.socket:

@@ -2,12 +2,17 @@
 
 Window libraries want the main thread and abort the process when there is no display. So the pipeline calls
 this sink from the thread that iterates, and `open` asks the display first (see `display`).
+
+When its display goes away, Qt ends the process as well, as soon as it notices. So a connection of our own is
+waited at instead of Qt's, which nearly always hears of it first, and the window library is not called again.
 """
 
 import logging
+import socket
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import ClassVar
 
@@ -19,7 +24,7 @@ from streamfuse.errors import SinkError
 from streamfuse.frame import FusedFrame, Rung
 from streamfuse.registry import Options
 from streamfuse.sinks.colormap import Colormap
-from streamfuse.sinks.display import display_for_windows
+from streamfuse.sinks.display import display_for_windows, is_gone
 from streamfuse.sinks.hud import COLOURS, blank, canvas, dim, draw_lines
 from streamfuse.sinks.media_time import is_live
 from streamfuse.sinks.views import OVERLAY_COLORMAP, View, render
@@ -85,6 +90,8 @@ class ScreenSink:
         self._arrivals: deque[int] = deque(maxlen=RATE_FRAMES)
         self._notice = ("", 0)
         self._shape: tuple[int, int] | None = None
+        self._display = ExitStack()
+        self._connection: socket.socket | None = None
         self._actions: dict[str, Callable[[], None]] = {
             " ": self._toggle_pause,
             "s": self._snapshot,
@@ -101,13 +108,15 @@ class ScreenSink:
         if threading.current_thread() is not threading.main_thread():
             raise SinkError("screen: a window can only be opened from the main thread")
         flags = cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL
-        try:
-            with display_for_windows():
+        with ExitStack() as display:
+            self._connection = display.enter_context(display_for_windows())
+            try:
                 cv2.namedWindow(self._options.title, flags)
                 self._draw()
                 cv2.pollKey()
-        except cv2.error as error:
-            raise SinkError(f"screen: the window cannot be opened: {error.err}") from error
+            except cv2.error as error:
+                raise SinkError(f"screen: the window cannot be opened: {error.err}") from error
+            self._display = display.pop_all()
         self._open = True
 
     def write(self, frame: FusedFrame) -> None:
@@ -115,6 +124,7 @@ class ScreenSink:
         if self._stop:
             return
         self.open()
+        self._check_display(0)
         self._arrivals.append(self._clock.now_ns())
         if not self._paused:
             self._frame, self._shown_at_ns = frame, self._clock.now_ns()
@@ -124,10 +134,14 @@ class ScreenSink:
                 raise SinkError(f"screen: the window is gone: {error.err}") from error
 
     def pump(self, timeout_ms: int) -> bool:
-        """Handle keys and the window's events for at most this long; False when the user wants to end."""
+        """Handle keys and the window's events for at most this long; False when the user wants to end.
+
+        Raises SinkError when the display is gone.
+        """
         if not self._open or self._stop:
             return not self._stop
-        key = cv2.waitKeyEx(max(1, timeout_ms))
+        self._check_display(timeout_ms)
+        key = cv2.waitKeyEx(1)
         if key != -1:
             self._press(chr(key & 0xFF).lower())
         if self._was_closed():
@@ -144,6 +158,13 @@ class ScreenSink:
             cv2.pollKey()
         except cv2.error as error:
             logger.debug("the window was gone already: %s", error)
+        self._display.close()
+
+    def _check_display(self, wait_ms: int) -> None:
+        if self._connection is not None and is_gone(self._connection, wait_ms / 1000):
+            self._open, self._stop = False, True
+            self._display.close()
+            raise SinkError("screen: the display is gone")
 
     def _was_closed(self) -> bool:
         try:
