@@ -294,6 +294,16 @@ def test_import_show_list(
     assert capsys.readouterr().out.startswith("one ")
 
 
+def test_what_is_no_weight_file_is_not_shown_as_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "clip.mkv").write_bytes(b"no tensors in here" * 10)
+    assert main(["weights", "show", str(tmp_path / "clip.mkv")]) == 2
+    told = capsys.readouterr()
+    assert "clip.mkv: no checkpoint; known are safetensors" in told.err
+    assert told.out == ""
+
+
 def test_a_bad_file_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "evil.pkl").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
     assert main(["weights", "import", str(tmp_path / "evil.pkl")]) == 2

@@ -54,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Returns the exit code: 0 done, 1 some work failed, 2 bad input."""
+    """Run one command. Returns the exit code: 0 done, 1 some work failed, 2 bad input, 130 interrupted."""
     _print_anything()
     args = build_parser().parse_args(argv)
     logging.basicConfig(

@@ -63,11 +63,13 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
+    from streamfuse.nn.checkpoint import read_checkpoint
     from streamfuse.nn.weights import find_weights
 
     weights = find_weights(args.weights)
+    checkpoint = read_checkpoint(weights.path)
     print(f"file    {weights.path}")
-    print(f"size    {weights.size:,} bytes")
+    print(f"size    {weights.size:,} bytes, {checkpoint.format}, {len(checkpoint.tensors)} tensors")
     verified = "as recorded" if weights.provenance else "no provenance record beside it"
     print(f"sha256  {weights.sha256} ({verified})")
     for key, value in weights.provenance.items():
