@@ -24,7 +24,13 @@ from faults import (
 from streamfuse.capture.media_time import Pace
 from streamfuse.capture.options import ReconnectOptions
 from streamfuse.capture.reader import FrameReader
-from streamfuse.capture.thread import OPEN_PATIENCE_S, WATCH_GRACE_S, CaptureState, CaptureThread
+from streamfuse.capture.thread import (
+    MOST_LEFT_BEHIND,
+    OPEN_PATIENCE_S,
+    WATCH_GRACE_S,
+    CaptureState,
+    CaptureThread,
+)
 from streamfuse.clock import NS_PER_S, Clock, RealClock, VirtualClock
 from streamfuse.errors import ConfigError, SourceError
 from streamfuse.frame import DropCause, Frame, Stream
@@ -304,6 +310,32 @@ def test_an_attempt_to_connect_that_hangs_is_left_behind(start: Callable[..., Ri
     rig.wait_finished()
     assert [f.seq for f in rig.frames] == list(range(13))
     rig.camera.release.set()
+
+
+def test_a_camera_that_hangs_for_days_does_not_use_up_the_threads(start: Callable[..., Rig]) -> None:
+    class HangingOpen(DisconnectingSource):
+        def open(self) -> Any:
+            info = super().open()
+            if self._camera.opened > 1:
+                self._camera.hanging.set()
+                self._camera.release.wait()
+            return info
+
+    def left() -> list[threading.Thread]:
+        return [t for t in threading.enumerate() if t.name == "abandoned-capture-vis"]
+
+    clock = VirtualClock()
+    rig = start(HangingOpen, clock=clock, at=5, frames=8)
+    for _ in range(3 * MOST_LEFT_BEHIND):
+        rig.wait(lambda: rig.camera.hanging.is_set() or len(left()) == MOST_LEFT_BEHIND)
+        rig.camera.hanging.clear()
+        rig.capture.watch()
+        clock.advance_ns(round((1 + OPEN_PATIENCE_S) * NS_PER_S))
+        rig.capture.watch()
+    assert len(left()) == MOST_LEFT_BEHIND
+    rig.camera.release.set()
+    rig.wait_finished()
+    assert [f.seq for f in rig.frames] == list(range(13)), "the last try was still good"
 
 
 @pytest.mark.parametrize("deaf", [False, True])

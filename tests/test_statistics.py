@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamfuse.frame import DropCause, Status
-from streamfuse.pipeline.statistics import LatencyHistogram, Statistics
+from streamfuse.pipeline.statistics import NOTES_KEPT, LatencyHistogram, Statistics
 
 
 @given(st.lists(st.integers(2_000, 10_000_000_000), min_size=1, max_size=200), st.sampled_from([50, 95, 99]))
@@ -56,3 +56,12 @@ def test_statuses_drops_and_notes_are_told() -> None:
     assert statistics.dropped_totals() == {"late": 3}
     assert report.latency_ms["fuse"]["p50"] == pytest.approx(2, rel=0.03)
     assert report.notes == ["visible: reconnected"]
+
+
+def test_notes_do_not_grow_with_the_length_of_a_run() -> None:
+    statistics = Statistics()
+    for index in range(NOTES_KEPT + 5):
+        statistics.note(f"ir: lost {index}")
+    notes = statistics.report().notes
+    assert len(notes) == NOTES_KEPT + 1
+    assert notes[:2] == ["5 earlier notes are not kept", "ir: lost 5"]

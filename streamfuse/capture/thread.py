@@ -5,7 +5,7 @@ reaches. Design. The thread reads into a bounded ring and reconnects with expone
 that a rig of cameras behind one dead switch does not knock in step. Whoever takes frames also calls
 `watch`, which closes a connection that has gone quiet and, if even this does not free its thread, leaves
 that behind with the source it hangs in. Trade-off. A left-behind thread costs a few megabytes until its read
-returns; waiting for it would cost the stream.
+returns; waiting for it would cost the stream. So there are a few of them at most.
 """
 
 import logging
@@ -31,6 +31,8 @@ WATCH_GRACE_S = 1.0
 this much longer, and once more before it gives up a thread that closing the connection did not free."""
 OPEN_PATIENCE_S = 30.0
 """Longer than any source's own time-out for connecting by default."""
+MOST_LEFT_BEHIND = 8
+"""Where so many hang, another one would: the last of them is waited for. A day of tries would leave 2000."""
 STOP_TIMEOUT_S = 1.5
 CLOSE_TIMEOUT_S = 0.5
 """Together what `stop` may take."""
@@ -92,6 +94,7 @@ class CaptureThread:
         self._stop = threading.Event()
         self._generation = 0
         self._thread: threading.Thread | None = None
+        self._left_behind: list[threading.Thread] = []
 
     @property
     def finished(self) -> bool:
@@ -134,7 +137,9 @@ class CaptureThread:
             self.state = CaptureState.STALLED
             self._quiet_since_ns = now
             self._close()
-        else:
+            return
+        self._left_behind = [thread for thread in self._left_behind if thread.is_alive()]
+        if len(self._left_behind) < MOST_LEFT_BEHIND:
             self._leave_behind()
             self._reader.renew()
             self._begin(CaptureState.RECONNECTING)
@@ -182,6 +187,7 @@ class CaptureThread:
         self._generation += 1
         if self._thread is not None:
             self._thread.name = f"abandoned-capture-{self._reader.stream}"
+            self._left_behind.append(self._thread)
 
     def _run(self, generation: int, reconnect: bool) -> None:
         attempt = 0

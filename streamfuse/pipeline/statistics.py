@@ -6,7 +6,7 @@ Conservation is the point: for each stream, frames in = frames used in an output
 
 import math
 import threading
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,8 @@ BINS_PER_OCTAVE = 16
 SMALLEST_NS = 1_000
 OCTAVES = 27
 """1 microsecond to 134 seconds."""
+NOTES_KEPT = 100
+"""The latest ones: a camera with a loose plug writes two a minute for as long as the run lasts."""
 
 
 class LatencyHistogram:
@@ -121,7 +123,8 @@ class Statistics:
         self._last_ir_seq: int | None = None
         self._first_ns: int | None = None
         self._last_ns = 0
-        self._notes: list[str] = []
+        self._notes: deque[str] = deque(maxlen=NOTES_KEPT)
+        self._notes_said = 0
         self._offset_in_use: dict[str, Any] = {}
         self._offset: dict[str, Any] = {}
         self._backend: str | None = None
@@ -143,6 +146,7 @@ class Statistics:
         """Keep one line for the final report (a reconnect, a sink that ended)."""
         with self._lock:
             self._notes.append(text)
+            self._notes_said += 1
 
     def tell_offset(self, **said: Any) -> None:
         """What the offset estimator says by now."""
@@ -204,6 +208,7 @@ class Statistics:
         """A consistent snapshot."""
         with self._lock:
             elapsed = 0 if self._first_ns is None else self._last_ns - self._first_ns
+            forgotten = self._notes_said - len(self._notes)
             return Report(
                 frames_in={stream: self._frames_in[stream] for stream in STREAMS},
                 frames_used={stream: self._used[stream] for stream in STREAMS},
@@ -223,5 +228,5 @@ class Statistics:
                 latency_ms={stage: h.summary() for stage, h in sorted(self._latency.items())},
                 offset={**self._offset_in_use, **self._offset},
                 backend=self._backend,
-                notes=list(self._notes),
+                notes=[f"{forgotten} earlier notes are not kept"] * bool(forgotten) + list(self._notes),
             )
