@@ -101,6 +101,15 @@ def test_the_smallest_core_goes_with_the_largest_camera() -> None:
         RigCalibration.identity(ir_size=(8, 8), vis_size=(3840, 2160))
 
 
+@pytest.mark.parametrize("shift", [5000.0, -5000.0])
+def test_cameras_that_look_elsewhere_are_refused(tmp_path: Path, shift: float) -> None:
+    path = tmp_path / "rig.json"
+    geometry = {"homography": [[1, 0, shift], [0, 1, 0], [0, 0, 1]]}
+    path.write_text(json.dumps({"ir_size": [640, 480], "vis_size": [640, 480]} | geometry))
+    with pytest.raises(CalibrationError, match=r"rig\.json: .*the infrared covers no part of the visible"):
+        RigCalibration.load(path)
+
+
 def test_identity_of_equal_sizes_hands_the_picture_on(rng: np.random.Generator) -> None:
     ir = rng.integers(0, 65536, (120, 160), dtype=np.uint16)
     image, valid = RigCalibration.identity(ir_size=IR, vis_size=IR).bring_infrared(ir)

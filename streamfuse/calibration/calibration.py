@@ -15,7 +15,7 @@ from typing import Annotated, Any, Self, TypeVar
 import cv2
 import numpy as np
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from streamfuse.errors import CalibrationError, ConfigError
 from streamfuse.frame import Image8, Image16, Mask
@@ -41,6 +41,8 @@ DISTORTION_LENGTHS = (0, 4, 5, 8)
 MAX_ZOOM = 64.0
 """Infrared pixels per visible pixel, or the reverse, beyond which a homography is a mistake: 80x60 beside 4K
 is 48."""
+LOOKS = 33
+"""Rows and columns of points by which it is told whether the two pictures have anything in common."""
 TABLE_MARGIN = 0.25
 """Of the longer side: no registrar believes larger displacements."""
 REDUCE_ABOVE = 1.5
@@ -116,6 +118,16 @@ class RigCalibration(Options):
                 f"{MAX_ZOOM**-2:.2g} to {MAX_ZOOM**2:.3g} is possible (negative: mirrored)"
             )
         return value
+
+    @model_validator(mode="after")
+    def _meet(self) -> Self:
+        width, height = self.vis_size
+        steps = np.linspace(0, 1, LOOKS, dtype=np.float32)
+        looks = np.stack(np.meshgrid(steps * (width - 1), steps * (height - 1)), axis=-1)
+        x, y = np.moveaxis(self.to_infrared(looks), -1, 0)
+        if not ((x >= 0) & (y >= 0) & (x < self.ir_size[0]) & (y < self.ir_size[1])).any():
+            raise ValueError("the infrared covers no part of the visible picture")
+        return self
 
     @classmethod
     def identity(cls, *, ir_size: tuple[int, int], vis_size: tuple[int, int]) -> Self:

@@ -23,7 +23,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--set", dest="overrides", metavar="A.B=VALUE", action="append", default=[])
     parser.add_argument("--calibration", metavar="FILE", help="rig calibration (see `streamfuse calibrate`)")
     parser.add_argument(
-        "--weights", metavar="FILE", help="weights of a learned registration and fusion model"
+        "--weights",
+        metavar="FILE",
+        help="of a model that registers and fuses (mepma); else --set registration.weights=FILE",
     )
     parser.add_argument("--start", type=float, metavar="SECONDS")
     parser.add_argument("--end", type=float, metavar="SECONDS")
