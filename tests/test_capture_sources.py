@@ -237,6 +237,26 @@ def test_raw_frames_pass_unchanged() -> None:
     assert read_all(source) == [frame]
 
 
+def test_a_camera_may_use_its_buffer_again() -> None:
+    buffer = np.empty_like(media.picture(0))
+
+    def camera() -> Iterator[np.ndarray]:
+        for i in range(3):
+            buffer[:] = media.picture(i)
+            yield buffer
+
+    source = make("python", frames=camera)
+    source.open()
+    assert [media.frame_number(f.image) for f in read_all(source)] == [0, 1, 2]
+
+
+def test_what_has_a_length_tells_it_and_no_pixels_are_printed() -> None:
+    source = make("python", frames=[media.picture(0)])
+    assert source.open().frame_count == 1
+    assert make("python", frames=some_frames).open().frame_count is None
+    assert "array" not in repr(source.Options(frames=[media.picture(0)]))
+
+
 def test_times_may_be_any_numbers() -> None:
     times = [0, Fraction(1, 4), 0.5, np.float32(0.75), np.int64(1)]
     source = make("python", frames=[(t, media.picture(0)) for t in times])
@@ -274,6 +294,7 @@ BAD_CODE = {
     "no picture in a frame": ([RawFrame(image=[[1]], t_arrival=0)], "picture 0 is list; must be uint8"),  # type: ignore[arg-type]
     "no time": ([(0, media.picture(0)), (float("nan"), media.picture(1))], "picture 1 is dated nan; must be"),
     "text for a time": ([("now", media.picture(0))], "picture 0 is dated 'now'; must be seconds"),
+    "OpenCV's pair": ([(True, media.picture(0))], r"picture 0 comes with True; .* cv2\.VideoCapture\.read"),
     "four channels": ([media.picture(0), np.zeros((4, 4, 4), np.uint8)], "picture 1 is uint8"),
     "text": (["abc"], "picture 0 is str"),
     "raises": (_broken_code, "ZeroDivisionError: camera exploded"),

@@ -1,6 +1,6 @@
 """Pictures from Python: any iterable, or a callable that is asked for one picture after the other."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from decimal import Decimal
 from fractions import Fraction
 from importlib import import_module
@@ -31,7 +31,8 @@ class PythonOptions(SourceOptions):
 
     frames: Any = Field(
         description="an iterable, a generator function, or a callable that returns the next picture and None "
-        "at the end; or 'package.module:name' of one. A picture is an array, (seconds, array) or a RawFrame"
+        "at the end; or 'package.module:name' of one. A picture is an array, (seconds, array) or a RawFrame",
+        repr=False,
     )
     live: bool = Field(False, description="pictures come in real time and cannot wait")
     fps: Annotated[float, Field(gt=0, le=1000)] | None = Field(
@@ -49,6 +50,7 @@ class PythonSource:
     """Wraps Python code as a source.
 
     Arrays: uint8 (H, W) or (H, W, 3) RGB, or uint16 (H, W); other layouts are refused, naming the picture.
+    They are copied, so a camera may use its buffer again; what a RawFrame holds is not.
     Errors of the wrapped code end the stream as SourceError; it may raise SourceInterrupted itself to be
     opened again. `close` cannot interrupt code that blocks. A live iterator that is opened again goes on.
     """
@@ -84,8 +86,13 @@ class PythonSource:
         pictures = (self._picture(i, item, rate) for i, item in enumerate(chain([first], items)))
         picture = next(pictures)
         self._pictures = chain([picture], pictures)
+        frames = self._options.frames
         return SourceInfo(
-            width=picture.image.shape[1], height=picture.image.shape[0], fps=fps, time_base=picture.time_base
+            width=picture.image.shape[1],
+            height=picture.image.shape[0],
+            fps=fps,
+            frame_count=len(frames) if isinstance(frames, Sized) and not isinstance(frames, str) else None,
+            time_base=picture.time_base,
         )
 
     def read(self) -> RawFrame | None:
@@ -140,6 +147,11 @@ class PythonSource:
         )
 
     def _nanoseconds(self, index: int, time_s: Any) -> int:
+        if isinstance(time_s, bool | np.bool_):
+            raise SourceError(
+                f"python source {self._name}: picture {index} comes with {time_s!r}; must be seconds. Of "
+                "what cv2.VideoCapture.read returns, give the picture alone, as RGB, and None at the end"
+            )
         try:
             # Exact where it can be; NumPy's floats are no Fractions.
             exact = isinstance(time_s, Rational | Decimal)
@@ -153,7 +165,7 @@ class PythonSource:
         if isinstance(item, np.ndarray) and item.ndim == 3 and item.shape[2] == 1:
             item = item[:, :, 0]
         self._check(index, item)
-        return np.ascontiguousarray(item)
+        return np.array(item, order="C")
 
     def _check(self, index: int, picture: Any) -> None:
         if wrong := wrong_layout(picture):
