@@ -2,7 +2,10 @@
 
 source -> `RawFrame` -> capture -> `Frame` -> pairing -> `FramePair` -> register -> `Registration`
 -> fuse -> `FusedFrame` -> sinks. All are frozen: a stage makes a new one, it never edits an old one.
-Images are C-contiguous numpy arrays, rows x columns; colour is RGB. Times are integer nanoseconds on
+Those that hold arrays are equal only to themselves.
+Images are C-contiguous numpy arrays, rows x columns; colour is RGB. Their memory is never used again for
+another frame, so they are the caller's to keep; but sinks and later frames read the same arrays: copy one
+before drawing on it. Times are integer nanoseconds on
 one time line: monotonic when live, media time (first visible frame of the run near 0) offline.
 """
 
@@ -88,7 +91,7 @@ class SourceInfo:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RawFrame:
     """A picture as its source delivered it, before conditioning.
 
@@ -109,8 +112,12 @@ class RawFrame:
     corrupt: bool = False
     name: str = ""
 
+    def __repr__(self) -> str:
+        size = "x".join(str(n) for n in np.shape(self.image)[1::-1])
+        return f"RawFrame({size} {self.unit} pts={self.pts} t_arrival={self.t_arrival / 1e9:.4f}s)"
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Frame:
     """One conditioned picture of one stream.
 
@@ -152,7 +159,7 @@ class Frame:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FramePair:
     """The frames that belong together; the visible one is always there, it carries the geometry.
 
@@ -182,7 +189,7 @@ class FramePair:
         return self.vis.t_capture
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Registration:
     """What a registrar found: a pull field in visible geometry.
 
@@ -193,6 +200,9 @@ class Registration:
     (`registration.temporal.Event`), empty on an ordinary frame. evidence: the numbers the confidence
     rests on, as its registrar defines them. support: how well the field is known from place to place,
     float32 on a grid of the registrar's own, pixel^-2 of its working picture; None where it does not say.
+
+    Raises:
+        ValueError: none or both of `matrix` and `flow`, or a field of another type, shape or range.
     """
 
     status: Status
@@ -208,13 +218,22 @@ class Registration:
     def __post_init__(self) -> None:
         if (self.matrix is None) == (self.flow is None):
             raise ValueError("a Registration holds exactly one of matrix and flow")
+        if not isinstance(self.status, Status):
+            raise ValueError(f"Registration.status must be a Status, got {self.status!r:.40}")
+        if self.confidence < 0 or self.confidence > 1:  # NaN is below every limit: such a field is not used
+            raise ValueError(f"Registration.confidence must be in 0..1, got {self.confidence!r:.40}")
+        if self.matrix is not None and np.shape(self.matrix) != (3, 3):
+            raise ValueError(f"Registration.matrix must be (3, 3), got {np.shape(self.matrix)}")
+        flow = self.flow
+        if flow is not None and not (flow.dtype == np.float32 and flow.ndim == 3 and flow.shape[2] == 2):
+            raise ValueError(f"Registration.flow must be float32 (H, W, 2), got {flow.dtype} {flow.shape}")
 
     def __repr__(self) -> str:
         kind = "flow" if self.matrix is None else "matrix"
         return f"Registration({self.status} {kind} confidence={self.confidence:.2f})"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FusedFrame:
     """One finished picture and everything a consumer may want to know about it.
 

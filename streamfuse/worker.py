@@ -17,7 +17,7 @@ import numpy as np
 from streamfuse.calibration.calibration import RigCalibration
 from streamfuse.clock import Clock, RealClock
 from streamfuse.config import Component, WorkerOptions
-from streamfuse.errors import ConfigError
+from streamfuse.errors import ConfigError, DataError
 from streamfuse.frame import Frame, FramePair, FusedFrame, Image8, Mask, Registration, Rung, Status
 from streamfuse.fusion import FUSERS
 from streamfuse.fusion.colour import luma, replace_luma
@@ -164,6 +164,7 @@ class Worker:
         # One object for all frames: consumers tell a change of calibration by identity.
         self._extra = {} if calibration is None else {"calibration": calibration.model_dump(mode="json")}
         self.device = resolve_device(self._options.device)
+        self._registration_kind, self._fusion_kind = registration.kind, fusion.kind
         self._registrar: Registrar = REGISTRARS.load(registration.kind)(
             registration.options, device=self.device
         )
@@ -297,6 +298,7 @@ class Worker:
         with self._timed("fuse"):
             if fused_y is None:
                 fused_y = self._fuser.fuse(registered, y, valid=valid)
+                _check_luma(fused_y, y, self._fusion_kind)
             if not valid.all():
                 fused_y = np.asarray(cv2.copyTo(fused_y, valid, y.copy()), np.uint8)
         with self._timed("colour"):
@@ -314,7 +316,9 @@ class Worker:
         def run(prior: Registration | None) -> Registration:
             nonlocal fused
             if self._joint is None:
-                return self._registrar.register(ir_in_vis, y, valid=ir_valid, prior=prior)
+                found = self._registrar.register(ir_in_vis, y, valid=ir_valid, prior=prior)
+                _check_registration(found, y, self._registration_kind)
+                return found
             fused = self._joint.register_and_fuse(ir_in_vis, y, valid=ir_valid, prior=prior)
             return fused[0]
 
@@ -340,3 +344,20 @@ class Worker:
         if known is None or (known.ir_size, known.vis_size) != (ir_size, vis_size):
             known = self._plain_resize = RigCalibration.identity(ir_size=ir_size, vis_size=vis_size)
         return known
+
+
+def _check_registration(found: object, y: Image8, kind: str) -> None:
+    """Registrars may come from anywhere. Raises DataError."""
+    if not isinstance(found, Registration):
+        raise DataError(f"registrar {kind!r} gave {type(found).__name__}; must be a Registration")
+    if found.flow is not None and found.flow.shape[:2] != y.shape:
+        raise DataError(
+            f"registrar {kind!r} gave a flow for {found.flow.shape[:2]}; must be for the picture, {y.shape}"
+        )
+
+
+def _check_luma(fused: object, y: Image8, kind: str) -> None:
+    """Fusers may come from anywhere. Raises DataError."""
+    if not (isinstance(fused, np.ndarray) and fused.dtype == np.uint8 and fused.shape == y.shape):
+        got = f"{fused.dtype} {fused.shape}" if isinstance(fused, np.ndarray) else type(fused).__name__
+        raise DataError(f"fuser {kind!r} gave {got}; must be uint8 {y.shape}")

@@ -3,6 +3,7 @@
 # Before any module imports PyAV, see `sinks.display`.
 import cv2  # noqa: F401
 
+from streamfuse.capture.options import SourceOptions
 from streamfuse.registry import Registry
 
 SOURCES = Registry(
@@ -15,4 +16,7 @@ SOURCES = Registry(
         "synthetic": "streamfuse.capture.synthetic:SyntheticSource",
         "python": "streamfuse.capture.python:PythonSource",
     },
+    needs=("open", "read", "close"),
+    made_with="clock",
+    options=SourceOptions,
 )

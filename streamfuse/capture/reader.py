@@ -48,7 +48,7 @@ class FrameReader:
         repeats: pictures that were found to show nothing new, by cause, dropped or not.
 
     Raises:
-        ConfigError: `polarity` is set for a visible stream.
+        ConfigError: `polarity` is set for a visible stream, or the source lacks `live`.
     """
 
     def __init__(
@@ -61,6 +61,11 @@ class FrameReader:
         clock: Clock,
         pace: Pace | None = None,
     ) -> None:
+        if not isinstance(getattr(source, "live", None), bool):
+            raise ConfigError(
+                f"sources.{stream}: a source of kind {kind!r} does not say whether it is live: it needs an "
+                "attribute `live`, True or False"
+            )
         if stream == "vis" and options.polarity == "black_hot":
             raise ConfigError("sources.vis.polarity: black_hot is for infrared; is sources.ir meant?")
         self.stream = stream
@@ -122,6 +127,9 @@ class FrameReader:
         info = source.open()
         with self._processing:
             self._check_current(source)
+            if not isinstance(info, SourceInfo):
+                source.close()
+                raise SourceError(f"{self.stream}: open() gave {type(info).__name__}; must be a SourceInfo")
             try:
                 width, height = oriented_size(info.width, info.height, self._options, stream=self.stream)
             except ConfigError:
@@ -221,6 +229,10 @@ class FrameReader:
 
     def _check_picture(self, raw: RawFrame) -> None:
         """Sources may come from anywhere. Raises SourceError."""
+        if not isinstance(raw, RawFrame):
+            raise SourceError(
+                f"{self.stream}: read() gave {type(raw).__name__}; must be a RawFrame, None at the end"
+            )
         if wrong := wrong_layout(raw.image):
             raise SourceError(f"{self.stream}: picture {self._seq} is {wrong}; must be {LAYOUTS}")
         if not self.live or self._pace is not None:

@@ -2,8 +2,8 @@
 
 from typing import ClassVar, Protocol
 
+from streamfuse.capture.options import SourceOptions
 from streamfuse.frame import RawFrame, SourceInfo
-from streamfuse.registry import Options
 
 
 class Source(Protocol):
@@ -14,7 +14,8 @@ class Source(Protocol):
     uses it; only `close` may be called from another one, to unblock a `read`.
     """
 
-    Options: ClassVar[type[Options]]
+    Options: ClassVar[type[SourceOptions]]
+    """Its own options, on top of those that the chain itself reads (turns, crops, reconnects)."""
 
     live: bool
     """A live source cannot wait: frames not taken in time are lost, and it may come back after a failure."""

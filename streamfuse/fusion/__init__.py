@@ -13,4 +13,6 @@ FUSERS = Registry(
         "people": "streamfuse.fusion.people:PeopleFuser",
         "mepma": "streamfuse.registration.mepma:MepmaModel",
     },
+    needs=("fuse", "reset"),
+    made_with="device",
 )

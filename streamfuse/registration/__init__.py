@@ -11,4 +11,6 @@ REGISTRARS = Registry(
         "ecc": "streamfuse.registration.ecc:EccRegistrar",
         "blocks": "streamfuse.registration.blocks:BlocksRegistrar",
     },
+    needs=("register",),
+    made_with="device",
 )

@@ -16,4 +16,6 @@ SINKS = Registry(
         "frame-log": "streamfuse.sinks.frame_log:FrameLogSink",
         "pairing-table": "streamfuse.sinks.pairing_table:PairingTableSink",
     },
+    needs=("open", "write", "close"),
+    made_with="clock",
 )
