@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamfuse.errors import ConfigError, DataError, StreamfuseError
 from streamfuse.inputs import Inputs, Job
+from streamfuse.outputs import place
 
 if TYPE_CHECKING:
     from streamfuse.frame import FusedFrame
@@ -75,7 +76,7 @@ def plan(
     index, count = shard
     for job in inputs.jobs:
         for spec in (job.ir, job.vis):
-            if Path(spec).resolve().parent == out.resolve():
+            if place(Path(spec).absolute().parent) == place(out):
                 raise ConfigError(f"{out}: is the folder of the input {spec}; give the output another folder")
     suffix = "png" if inputs.pictures else container
     tasks = [

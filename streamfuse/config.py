@@ -19,6 +19,7 @@ from streamfuse.capture import SOURCES
 from streamfuse.errors import ConfigError
 from streamfuse.fusion import FUSERS
 from streamfuse.nn.backend_names import Backend
+from streamfuse.outputs import place
 from streamfuse.pairing.options import PairingOptions
 from streamfuse.registration import REGISTRARS
 from streamfuse.registration.options import TemporalOptions
@@ -215,11 +216,11 @@ def _collisions(parts: Mapping[str, Any]) -> Iterator[str]:
     """Sinks in the place of a source, whose recording they would destroy, or of one another."""
     components = {f"sources.{stream}": parts[stream] for stream in ("ir", "vis")}
     components |= {f"sinks.{i}": sink for i, sink in enumerate(parts["sinks"])}
-    taken: dict[Path, str] = {}
+    taken: dict[tuple[int, int] | Path, str] = {}
     for key, component in components.items():
         path = getattr(component.options, "path", None)
         if isinstance(path, Path):
-            other = taken.setdefault(path.resolve(), key)
+            other = taken.setdefault(place(path), key)
             if other != key and key.startswith("sinks"):
                 loss = "would be lost" if other.startswith("sources") else "can hold one of them only"
                 yield f"{key}.path: {path} is the path of {other} too and {loss}; give it another name"

@@ -60,6 +60,15 @@ def write_text(text: str, path: Path | str) -> None:
         raise SinkError(f"{path}: cannot be written: {error.strerror}") from error
 
 
+def place(path: Path | str) -> tuple[int, int] | Path:
+    """What all names of one file have in common, links among them; it need not be there yet."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return Path(path).resolve()
+    return found.st_dev, found.st_ino
+
+
 def refuse_overwriting(outputs: Iterable[Path | str], inputs: Mapping[str, Path | str]) -> None:
     """An output in the place of an input would destroy the recording; two in one place, each other.
 
@@ -69,11 +78,9 @@ def refuse_overwriting(outputs: Iterable[Path | str], inputs: Mapping[str, Path 
     Raises:
         SinkError: naming the output.
     """
-    taken = {
-        Path(path).resolve(): f"is the {name} input, which would be lost" for name, path in inputs.items()
-    }
+    taken = {place(path): f"is the {name} input, which would be lost" for name, path in inputs.items()}
     for output in outputs:
-        place = Path(output).resolve()
-        if place in taken:
-            raise SinkError(f"{output}: {taken[place]}; give the output another name")
-        taken[place] = "is asked for twice"
+        where = place(output)
+        if where in taken:
+            raise SinkError(f"{output}: {taken[where]}; give the output another name")
+        taken[where] = "is asked for twice"

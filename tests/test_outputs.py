@@ -21,7 +21,7 @@ def content(folder: Path) -> dict[Path, str]:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Two clips, folders of clips and of pictures, and a link to the visible clip."""
+    """Two clips, folders of clips and of pictures, and links to them."""
     root = tmp_path / "data"
     for stream in ("ir", "vis"):
         for folder in ("clips", "pictures"):
@@ -30,6 +30,8 @@ def data(tmp_path: Path) -> Path:
         media.write_clip(root / "clips" / stream / "a.mkv", frames=3)
         media.write_pictures(root / "pictures" / stream, ["0.png", "1.png"])
     (root / "link.mkv").symlink_to("vis.mkv")
+    (root / "hard.mkv").hardlink_to(root / "ir.mkv")
+    (root / "elsewhere").symlink_to("clips/vis")
     return root
 
 
@@ -42,6 +44,8 @@ PICTURES = ("pictures/ir/0.png", "pictures/vis/0.png")
     [
         ("fuse", CLIPS, ["-o", "ir.mkv"]),
         ("fuse", CLIPS, ["-o", "link.mkv"]),
+        ("fuse", CLIPS, ["-o", "hard.mkv"]),
+        ("fuse", ("clips",), ["-o", "elsewhere", "--overwrite"]),
         ("fuse", CLIPS, ["-o", "new.mkv", "--save-registered", "vis.mkv"]),
         ("fuse", CLIPS, ["-o", "new.mkv", "--frame-log", "vis.mkv"]),
         ("fuse", ("pictures/ir", "pictures/vis"), ["-o", "pictures/vis"]),
@@ -94,7 +98,18 @@ def test_one_clip_may_be_both_sources() -> None:
     [
         ["fuse", *CLIPS, "-o", "new/out.mkv", "--report", "BAD"],
         ["eval", "--ir", "pictures/ir", "--vis", "pictures/vis", "--json", "BAD"],
-        ["eval", "models", "--ir", "pictures/ir", "--vis", "pictures/vis", "--html", "BAD"],
+        [
+            "eval",
+            "models",
+            "--ir",
+            "pictures/ir",
+            "--vis",
+            "pictures/vis",
+            "--fusers",
+            "guided",
+            "--html",
+            "BAD",
+        ],
         ["eval", "motion", *CLIPS, "--json", "BAD"],
         ["warm", *CLIPS, "--json", "BAD"],
         ["warm", *CLIPS, "--columns", "BAD"],
