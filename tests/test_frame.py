@@ -1,4 +1,4 @@
-"""The nouns: they print no pixels, can be compared and kept in sets, and say what was put into them wrongly."""
+"""The nouns: they print no pixels, are compared by identity, and say what was put into them wrongly."""
 
 import copy
 import pickle
