@@ -438,9 +438,9 @@ def test_two_publishers_of_one_topic_are_told_and_never_mixed(
                 for sink in sinks:
                     sink.write(live_frame(index))
                     outside.send_multipart(inside.recv_multipart())
-            until(lambda: subscriber.statistics().rejected == 3)
+            until(lambda: subscriber.statistics().received + subscriber.statistics().rejected == 8)
             statistics = subscriber.statistics()
-    assert (statistics.received, statistics.sessions) == (5, 2)
+    assert (statistics.received, statistics.rejected, statistics.sessions) == (5, 3, 2)
     assert "two publishers send it" in statistics.last_rejected
     assert len([r for r in caplog.records if "rejected" in r.getMessage()]) == 1
 
