@@ -1,4 +1,9 @@
-"""Real-time fusion of unsynchronised infrared and visible video."""
+"""Real-time fusion of unsynchronised infrared and visible video.
+
+`fuse_pair(ir, vis)` fuses two pictures, `Pipeline.from_config(...)` two streams; `frame` says what comes out,
+`config` what can be set, `errors` what is raised. `pipeline.Rigs` runs several pipelines side by side,
+`sinks.subscriber.Subscriber` receives what another process publishes, `load_model` gives a bare network.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -23,3 +28,7 @@ def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'streamfuse' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

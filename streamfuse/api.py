@@ -26,11 +26,15 @@ def fuse_pair(
         The fused frame in the visible picture's geometry.
 
     Raises:
-        DataError: an array has another shape or type. ConfigError: a setting is wrong.
+        DataError: an array has another shape or type, or is too small. ConfigError: a setting is wrong.
+        CalibrationError, WeightsError, SinkError: a file that a setting names.
+
+    Each call reads the networks anew; a `Pipeline` with `{"worker": {"temporal": False}}` fuses any number
+    of single pictures with one reading.
     """
     _check("ir", ir, deep=True)
     _check("vis", vis, deep=False)
-    tree: dict[str, Any] = dict(settings or {})
+    tree = section({"settings": settings}, "settings")
     tree["worker"] = {**section(tree, "worker"), "temporal": False}
     sources = section(tree, "sources")
     tree["sources"] = {

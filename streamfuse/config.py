@@ -118,13 +118,33 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: one line for each mistake, naming file, key, value and what would be right.
     """
-    path = Path(path)
-    data = read_yaml(path)
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path}: must hold sections such as 'sources:' and 'sinks:', got {data!r:.40}")
+    data, origin = config_tree(path)
     for override in overrides:
         apply_override(data, override)
-    return parse_config(data, origin=str(path))
+    return parse_config(data, origin=origin)
+
+
+def resolve_config(config: Config | Mapping[str, Any] | Path | str) -> Config:
+    """A validated configuration from whatever stands for one: a YAML file, the same as a mapping, or itself.
+
+    Raises:
+        ConfigError: it is none of these, or as `load_config`.
+    """
+    if isinstance(config, Config):
+        return config
+    tree, origin = config_tree(config)
+    return parse_config(tree, origin=origin)
+
+
+def config_tree(config: Mapping[str, Any] | Path | str) -> tuple[dict[str, Any], str]:
+    """A configuration before it is validated, a copy, and what to call it in messages. Raises ConfigError."""
+    if isinstance(config, Path | str):
+        data, origin = read_yaml(Path(config)), str(config)
+    else:
+        data, origin = config, "configuration"
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{origin}: must hold sections such as 'sources:' and 'sinks:', got {data!r:.40}")
+    return dict(data), origin
 
 
 def apply_override(data: dict[str, Any], override: str) -> None:

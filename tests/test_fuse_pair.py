@@ -89,3 +89,22 @@ def test_fuse_pair_refuses_what_is_no_picture(ir: Any, vis: Any, says: str) -> N
 def test_fuse_pair_refuses_settings_it_does_not_know() -> None:
     with pytest.raises(ConfigError, match=r"registration\.model.*'bloks'.*did you mean 'blocks'"):
         streamfuse.fuse_pair(GREY, COLOUR, settings={"registration": {"model": "bloks"}})
+
+
+def test_fuse_pair_refuses_settings_that_are_none() -> None:
+    with pytest.raises(ConfigError, match=r"settings: must be a section, got 'rig\.yaml'"):
+        streamfuse.fuse_pair(GREY, COLOUR, settings="rig.yaml")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 40)])
+@pytest.mark.parametrize("model", ["none", "blocks", "live"])
+def test_fuse_pair_names_pictures_that_are_too_small(size: tuple[int, int], model: str) -> None:
+    tiny, settings = np.zeros(size, np.uint8), {"registration": {"model": model}}
+    with pytest.raises(
+        DataError, match=rf"infrared {size[1]}x{size[0]} and visible 64x48 .* 8 to 16384 pixels"
+    ):
+        streamfuse.fuse_pair(tiny, COLOUR, settings=settings)
+
+
+def test_what_the_package_offers_is_seen() -> None:
+    assert set(streamfuse.__all__) <= set(dir(streamfuse))

@@ -17,7 +17,7 @@ import numpy as np
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from streamfuse.errors import CalibrationError, ConfigError
+from streamfuse.errors import CalibrationError, ConfigError, DataError
 from streamfuse.frame import Image8, Image16, Mask
 from streamfuse.registry import Options
 from streamfuse.sampling import (
@@ -34,7 +34,9 @@ from streamfuse.sampling import (
 from streamfuse.yaml_text import read_yaml
 
 _Image = TypeVar("_Image", Image8, Image16)
-Side = Annotated[int, Field(ge=8, le=16384)]
+MIN_SIDE, MAX_SIDE = 8, 16384
+"""Pixels of a picture; smaller ones hold nothing to align, larger ones no camera has."""
+Side = Annotated[int, Field(ge=MIN_SIDE, le=MAX_SIDE)]
 Row = tuple[float, float, float]
 DISTORTION_LENGTHS = (0, 4, 5, 8)
 """Numbers of coefficients in OpenCV's rational and polynomial models."""
@@ -131,8 +133,18 @@ class RigCalibration(Options):
 
     @classmethod
     def identity(cls, *, ir_size: tuple[int, int], vis_size: tuple[int, int]) -> Self:
-        """Both cameras look at the same rectangle: the infrared is only resized. Sizes (width, height)."""
-        return cls.from_matrix(resize_matrix(ir_size, vis_size), ir_size=ir_size, vis_size=vis_size)
+        """Both cameras look at the same rectangle: the infrared is only resized. Sizes (width, height).
+
+        Raises DataError for pictures too small, too large or too unlike in size.
+        """
+        try:
+            return cls.from_matrix(resize_matrix(ir_size, vis_size), ir_size=ir_size, vis_size=vis_size)
+        except CalibrationError as error:
+            sizes = " and visible ".join(f"{width}x{height}" for width, height in (ir_size, vis_size))
+            raise DataError(
+                f"infrared {sizes} cannot be brought together: sides must be of {MIN_SIDE} to {MAX_SIDE} "
+                f"pixels, and areas at most {MAX_ZOOM**2:g} times apart"
+            ) from error
 
     @classmethod
     def from_matrix(

@@ -19,7 +19,7 @@ from streamfuse.capture.media_time import Pace
 from streamfuse.capture.reader import FrameReader
 from streamfuse.capture.thread import CaptureThread
 from streamfuse.clock import NS_PER_MS, Clock, RealClock
-from streamfuse.config import Component, Config, load_config, parse_config
+from streamfuse.config import Component, Config, config_tree, parse_config, section
 from streamfuse.errors import ConfigError, SinkError
 from streamfuse.frame import STREAMS, DropCause, FusedFrame, SourceInfo, Stream
 from streamfuse.ladder import Ladder
@@ -105,7 +105,7 @@ class Pipeline:
         *,
         ir: Iterable[Any] | Callable[[], Any] | None = None,
         vis: Iterable[Any] | Callable[[], Any] | None = None,
-        sinks: Iterable[Callable[[FusedFrame], None]] = (),
+        sinks: Iterable[Callable[[FusedFrame], object]] = (),
         clock: Clock | None = None,
     ) -> Self:
         """Build a pipeline.
@@ -118,20 +118,26 @@ class Pipeline:
         Raises:
             ConfigError: a mistake in the configuration. SourceError, SinkError, WeightsError: as they say.
         """
-        if isinstance(config, Path | str):
-            config = load_config(config)
-        if not isinstance(config, Config):
-            tree: dict[str, Any] = dict(config)
-            streams = dict(tree.get("sources") or {})
-            for stream, frames in (("ir", ir), ("vis", vis)):
-                if frames is not None:
-                    streams[stream] = {**(streams.get(stream) or {}), "kind": "python", "frames": frames}
-            tree["sources"] = streams
-            tree["sinks"] = [*(tree.get("sinks") or []), *({"kind": "python", "call": s} for s in sinks)]
-            config = parse_config(tree)
-        elif ir is not None or vis is not None or list(sinks):
-            raise ConfigError("ir, vis and sinks go with a file or a mapping, not with a finished Config")
-        return cls(config, clock=clock)
+        if not isinstance(sinks, Iterable):
+            raise ConfigError(f"sinks: must be a list of callables, got {sinks!r:.60}")
+        calls = [{"kind": "python", "call": sink} for sink in sinks]
+        if isinstance(config, Config):
+            if ir is not None or vis is not None or calls:
+                raise ConfigError("ir, vis and sinks go with a file or a mapping, not with a finished Config")
+            return cls(config, clock=clock)
+        tree, origin = config_tree(config)
+        given = {stream: frames for stream, frames in (("ir", ir), ("vis", vis)) if frames is not None}
+        if given:
+            tree["sources"] = section(tree, "sources", origin=f"{origin}: ")
+            for stream, frames in given.items():
+                options = section(tree["sources"], stream, origin=f"{origin}: sources.")
+                tree["sources"][stream] = {**options, "kind": "python", "frames": frames}
+        if calls:
+            configured = tree.get("sinks") or []
+            if not isinstance(configured, list | tuple):
+                raise ConfigError(f"{origin}: sinks: must be a list, each item with a 'kind'")
+            tree["sinks"] = [*configured, *calls]
+        return cls(parse_config(tree, origin=origin), clock=clock)
 
     def __enter__(self) -> Self:
         return self

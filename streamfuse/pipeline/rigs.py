@@ -11,10 +11,10 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from streamfuse.clock import Clock, RealClock
-from streamfuse.config import Config
+from streamfuse.config import Config, resolve_config, section
 from streamfuse.errors import ConfigError, StreamfuseError
 from streamfuse.pipeline.pipeline import Pipeline
 from streamfuse.worker import resolve_device
@@ -29,13 +29,16 @@ class Rigs:
     """Pipelines that run side by side, once.
 
     Args:
-        configs: by the name of the rig.
+        rigs: by the name of the rig: YAML files, the same as mappings, or validated `Config`s.
 
     Raises:
         ConfigError: two rigs write the same file, or have a window. Others: as `Pipeline`, led by the name.
     """
 
-    def __init__(self, configs: Mapping[str, Config], *, clock: Clock | None = None) -> None:
+    def __init__(
+        self, rigs: Mapping[str, Config | Mapping[str, Any] | Path | str], *, clock: Clock | None = None
+    ) -> None:
+        configs = {name: _resolved(name, config) for name, config in section({"rigs": rigs}, "rigs").items()}
         _check_files(configs)
         self._clock = clock or RealClock()
         self._share = self._shared_device(configs)
@@ -96,6 +99,13 @@ class Rigs:
         from streamfuse.device.share import DeviceShare
 
         return DeviceShare(len(configs), clock=self._clock)
+
+
+def _resolved(name: str, config: Config | Mapping[str, Any] | Path | str) -> Config:
+    try:
+        return resolve_config(config)
+    except ConfigError as error:
+        raise ConfigError("\n".join(f"{name}: {line}" for line in str(error).splitlines())) from error
 
 
 def _check_files(configs: Mapping[str, Config]) -> None:
