@@ -100,12 +100,20 @@ def _pair_folders(ir: Path, vis: Path, *, independent: bool) -> Inputs:
 
 
 def _entries(folder: Path) -> dict[str, Path]:
-    """Clips of a folder: video files, and sub-folders that hold pictures."""
+    """Clips of a folder: video files, and sub-folders that hold pictures.
+
+    Beside pictures a sub-folder is no clip: more likely what was made of them.
+    """
     clips = _by_stem(folder, VIDEO_SUFFIXES)
-    for entry in folder.iterdir():
-        if entry.is_dir() and any(of_kind(file, IMAGE_SUFFIXES) for file in entry.iterdir()):
-            clips[entry.name] = entry
+    if not _holds_pictures(folder):
+        clips |= {
+            entry.name: entry for entry in folder.iterdir() if entry.is_dir() and _holds_pictures(entry)
+        }
     return clips
+
+
+def _holds_pictures(folder: Path) -> bool:
+    return any(of_kind(file, IMAGE_SUFFIXES) for file in folder.iterdir())
 
 
 def _by_stem(folder: Path, suffixes: frozenset[str]) -> dict[str, Path]:

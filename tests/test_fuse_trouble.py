@@ -229,6 +229,14 @@ def test_a_picture_of_a_type_that_cannot_be_fused_is_named(
     assert f"a: FAILED: {says}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("options", [["--independent"], []])
+def test_an_output_beside_the_pictures_is_no_clip_the_next_time(options: list[str], noise: Path) -> None:
+    inputs = [str(noise / stream) for stream in ("ir", "vis")]
+    for _ in range(2):
+        assert main(["fuse", *inputs, "-o", str(noise / "vis" / "fused"), *options, *FAST]) == 0
+    assert len(list((noise / "vis" / "fused").glob("*.png"))) == 2
+
+
 def test_hidden_files_are_no_pictures(noise: Path) -> None:
     for stream in ("ir", "vis"):
         (noise / stream / f"._{stream}.png").write_bytes(b"left by macOS")
