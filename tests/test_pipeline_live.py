@@ -88,8 +88,9 @@ def test_visible_goes_on_alone_while_the_infrared_is_away() -> None:
     # long enough that the infrared is back well before the end on a busy machine, too
     report = make(away, camera(frames=400), keep=kept).run()
     assert_sound(report)
-    assert report.dropped["vis"] == {}
-    assert len(kept.frames) == 400
+    # On a busy machine some may come too late, but none waits for an infrared frame in vain.
+    assert report.dropped["vis"].keys() <= {"overrun", "late"}
+    assert len(kept.frames) == 400 - sum(report.dropped["vis"].values())
     status = [frame.status for frame in kept.frames]
     first, last = status.index(Status.CALIBRATION), len(status) - status[::-1].index(Status.CALIBRATION)
     outage = [i for i in range(first, last) if status[i] is Status.OFF]
