@@ -18,6 +18,8 @@ from streamfuse.outputs import write_text
 EQUAL_COMPUTE, TIME_RATIO, JITTER_RATIO = 0.8, 0.6, 0.5
 OK_SHARE, HELD_ERROR_PX, HARM_PX = 0.95, 1.0, 0.5
 CALIBRATION_ERROR, CALIBRATION_CASES = 0.1, 500
+STILL_PX = 0.02
+"""A field that moves by less from frame to frame stands still: nothing to divide by."""
 PICTURE_WIDTH = 960
 
 
@@ -60,9 +62,12 @@ def figures(report: WarmReport) -> Iterator[Figure]:
     yield Figure("refinement / cold, time", report.refined.median_ms / report.cold.median_ms, high=TIME_RATIO)
     yield Figure("refinement from the right start, px", float(np.mean(report.right_start)))
     yield Figure("refinement from a wrong start, px", float(np.mean(report.wrong_start)))
-    if not report.drifting and report.cold.jitter > 0:
+    if not report.drifting:
         yield Figure("jitter, cold, px a frame", report.cold.jitter)
-        yield Figure("jitter, in use / cold", report.in_use.jitter / report.cold.jitter, high=JITTER_RATIO)
+        yield Figure("jitter, in use, px a frame", report.in_use.jitter)
+        if report.cold.jitter > STILL_PX:
+            ratio = report.in_use.jitter / report.cold.jitter
+            yield Figure("jitter, in use / cold", ratio, high=JITTER_RATIO)
     yield Figure("clear frames that are ok, share", report.ok_share, low=OK_SHARE)
     if report.obscured.any():
         yield Figure("obscured frames after the first clear one, share", float(report.obscured.mean()))

@@ -30,10 +30,9 @@ from streamfuse.pipeline.core import FusionCore
 from streamfuse.pipeline.live import LiveRunner, decide_live
 from streamfuse.pipeline.offline import run_offline
 from streamfuse.pipeline.offset import LiveOffset, OffsetInUse, described, measure_recording
+from streamfuse.pipeline.outputs import PUMP_MS, Outputs
 from streamfuse.pipeline.read_ahead import ReadAhead
-from streamfuse.pipeline.sink_runner import SinkRunner, WindowRunner
 from streamfuse.pipeline.statistics import Report, Statistics
-from streamfuse.sinks import SINKS
 from streamfuse.threads import use_threads
 from streamfuse.worker import make_worker
 
@@ -44,8 +43,6 @@ log = logging.getLogger(__name__)
 
 OUTPUT_SLOTS = 4
 """Live frames that may wait for the code iterating over the pipeline; older ones are dropped, counted."""
-PUMP_MS = 10
-"""How long a window may keep the main thread before the next frame is looked for."""
 
 
 class Pipeline:
@@ -90,9 +87,13 @@ class Pipeline:
             share=share,
             clock=self._clock,
         )
-        self._runners: list[SinkRunner] = []
-        self._windows: list[WindowRunner] = []
-        self._make_sinks(config.sinks)
+        self._outputs = Outputs(
+            config.sinks,
+            live=self.live,
+            queue=config.pipeline.sink_queue,
+            clock=self._clock,
+            statistics=self.statistics,
+        )
         self._offset: OffsetInUse | None = None
         self._swap_checked = False
         self._stop = threading.Event()
@@ -163,16 +164,12 @@ class Pipeline:
     @property
     def has_window(self) -> bool:
         """Some sink needs the main thread."""
-        return bool(self._windows)
+        return self._outputs.has_window
 
     @property
     def failed_sinks(self) -> dict[str, SinkError]:
         """The sinks that ended early, and why."""
-        return {output.name: output.error for output in self._outputs if output.error is not None}
-
-    @property
-    def _outputs(self) -> list[SinkRunner | WindowRunner]:
-        return [*self._windows, *self._runners]
+        return self._outputs.failed
 
     def report(self) -> Report:
         """What was counted so far."""
@@ -199,7 +196,7 @@ class Pipeline:
             self._open()
             yield from self._run_live() if self.live else self._run_offline()
         finally:
-            self._close()
+            self._outputs.close()
             restore_threads()
 
     def _reader(self, stream: Stream, component: Component) -> FrameReader:
@@ -213,29 +210,6 @@ class Pipeline:
             pace=self._pace,
         )
 
-    def _make_sinks(self, components: Iterable[Component]) -> None:
-        names: dict[str, int] = {}
-        for component in components:
-            count = names[component.kind] = names.get(component.kind, 0) + 1
-            name = component.kind if count == 1 else f"{component.kind}{count}"
-            sink = SINKS.load(component.kind)(component.options, clock=self._clock)
-            if getattr(sink, "main_thread", False):
-                window = WindowRunner(
-                    name, sink, live=self.live, clock=self._clock, statistics=self.statistics
-                )
-                self._windows.append(window)
-                continue
-            self._runners.append(
-                SinkRunner(
-                    name,
-                    sink,
-                    capacity=self._config.pipeline.sink_queue,
-                    lossless=not self.live,
-                    clock=self._clock,
-                    statistics=self.statistics,
-                )
-            )
-
     def _open(self) -> None:
         try:
             if not self.live:
@@ -244,8 +218,7 @@ class Pipeline:
                 self.infos[stream] = reader.open()
             driver = "vis" if self._config.pairing.driver == "auto" else self._config.pairing.driver
             self._prepare()
-            for output in self._outputs:
-                output.start(fps=self.infos[driver].fps)
+            self._outputs.start(fps=self.infos[driver].fps)
         except BaseException:
             self._close_readers()
             raise
@@ -265,33 +238,23 @@ class Pipeline:
         for reader in self._readers.values():
             reader.close()
 
-    def _close(self) -> None:
-        for runner in self._runners:
-            runner.close()
-        for window in self._windows:
-            window.close()
-
     def _deliver(self, frame: FusedFrame) -> None:
-        for runner in self._runners:
-            runner.put(frame)
+        self._outputs.put(frame)
         self._stop_without_sinks()
 
     def _show(self, frame: FusedFrame) -> None:
         if not self._swap_checked:
             self._warn_if_swapped()
-        for window in self._windows:
-            window.put(frame)
+        self._outputs.show(frame)
         self._stop_without_sinks()
 
     def _stop_without_sinks(self) -> None:
-        """End the run when every sink has failed; one without any runs for whoever iterates."""
-        if self._outputs and len(self.failed_sinks) == len(self._outputs):
+        if self._outputs.all_failed:
             self._stop.set()
 
     def _pump(self) -> None:
-        for window in self._windows:
-            if not window.pump(PUMP_MS):
-                self._stop.set()
+        if not self._outputs.pump():
+            self._stop.set()
 
     def _core(self, matcher: Matcher, offset: OffsetInUse | None) -> FusionCore:
         options, ladder = self._config.pipeline, None
@@ -306,7 +269,7 @@ class Pipeline:
             statistics=self.statistics,
             offset=offset,
             ladder=ladder,
-            sink_lag_ns=lambda: max((output.lag_ns for output in self._outputs), default=0),
+            sink_lag_ns=lambda: self._outputs.lag_ns,
         )
 
     def _matcher(self) -> Matcher:
