@@ -180,3 +180,9 @@ def test_swapped_cameras_are_noticed_on_real_pictures(shared_data: Path) -> None
             assert not looks_swapped(infrared, vis)
             assert looks_swapped(vis, infrared)
         assert not looks_swapped(ir, as_rgb)
+
+
+@pytest.mark.parametrize(("matrix", "says"), [(np.eye(3)[:2], r"is \(2, 3\)"), (np.zeros((3, 3)), "finite")])
+def test_what_is_no_homography_is_named(matrix: np.ndarray, says: str) -> None:
+    with pytest.raises(CalibrationError, match=says):
+        RigCalibration.from_matrix(matrix, ir_size=(64, 48), vis_size=(64, 48))

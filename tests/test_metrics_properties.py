@@ -229,6 +229,35 @@ def test_known_displacement_error_counts_only_the_mask() -> None:
         registration.endpoint_error(flow, truth[:3])
 
 
+def test_a_mask_may_be_that_of_a_frame(rng: np.random.Generator) -> None:
+    """0 and 255, as `FusedFrame.valid`: taken as indices it gave shares of hundreds."""
+    truth = scene(rng)
+    half = np.zeros(truth.shape, bool)
+    half[:, :100] = True
+    field = rng.normal(size=(*truth.shape, 2)).astype(np.float32)
+    for found in (
+        lambda mask: registration.endpoint_error(field, 0 * field, judged=mask),
+        lambda mask: registration.picture_endpoint_error(truth, truth, known=mask),
+    ):
+        assert found(half.astype(np.uint8) * 255) == found(half.astype(np.uint8)) == found(half)
+        assert found(half) != found(None) or found(None).mean == 0
+        with pytest.raises(DataError, match=r"the mask is \(3, 3\), what it is for is \(176, 200\)"):
+            found(np.ones((3, 3), bool))
+
+
+@pytest.mark.parametrize(
+    "wrong", [np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 1), np.uint8), np.ones((4, 4, 3))]
+)
+def test_grey_is_made_of_nothing_but_8_bit_rgb(wrong: np.ndarray) -> None:
+    with pytest.raises(DataError, match=r"uint8 \(H, W, 3\) RGB.*not of"):
+        grey_from_rgb(wrong)
+
+
+def test_a_family_that_is_none_is_named(rng: np.random.Generator) -> None:
+    with pytest.raises(DataError, match=r"families: must be of \('fusion', 'film'\), got fusin"):
+        fusion_panel(*[scene(rng)] * 3, families=("fusin",))  # type: ignore[arg-type]
+
+
 def test_what_is_not_known_is_not_judged(rng: np.random.Generator) -> None:
     picture = scene(rng)
     half_wrong = picture.copy()

@@ -151,7 +151,11 @@ class RigCalibration(Options):
         cls, matrix: Matrix, *, ir_size: tuple[int, int], vis_size: tuple[int, int], **about: Any
     ) -> Self:
         """From a float64 (3, 3) homography, visible to infrared pixels. Raises CalibrationError."""
-        rows = tuple(tuple(float(value) for value in row) for row in matrix / matrix[2, 2])
+        if np.shape(matrix) != (3, 3):
+            raise CalibrationError(f"no usable calibration: the homography is {np.shape(matrix)}, not (3, 3)")
+        with np.errstate(divide="ignore", invalid="ignore"):  # what is not finite is refused below
+            scaled = np.asarray(matrix, np.float64) / np.float64(matrix[2][2])
+        rows = tuple(tuple(float(value) for value in row) for row in scaled)
         try:
             return cls(ir_size=ir_size, vis_size=vis_size, homography=rows, **about)
         except ValidationError as error:

@@ -8,8 +8,9 @@ pixels), `temporal` (steadiness of a clip). Names are those of the published tab
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Literal
+from typing import Literal, get_args
 
+from streamfuse.errors import DataError
 from streamfuse.metrics import film, mepma, registration, salience, standard
 from streamfuse.metrics.picture import Grey, Picture, pictures
 from streamfuse.metrics.registration import EndpointError
@@ -142,8 +143,13 @@ def fusion_panel(
 
     Args:
         ir, vis, fused: 8-bit grey (H, W) of one size.
+
+    Raises:
+        DataError: what is no such picture, or no such family.
     """
     a, b, f = pictures(ir, vis, fused)
+    if unknown := sorted(set(families) - set(get_args(FusionFamily))):
+        raise DataError(f"families: must be of {get_args(FusionFamily)}, got {', '.join(unknown)}")
     return {
         family: {
             name: m.function(a, b, f) for name, m in METRICS[family].items() if min(f.shape) >= m.min_side

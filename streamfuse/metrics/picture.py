@@ -108,7 +108,12 @@ def grey_from_rgb(image: Image8) -> Image8:
 
     Args:
         image: uint8 (H, W, 3) RGB, or (H, W), which is returned as it is.
+
+    Raises:
+        DataError: another type or shape.
     """
+    if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
+        raise DataError(f"grey is made of uint8 (H, W, 3) RGB, or (H, W), not of {image.dtype} {image.shape}")
     if image.ndim == 2:
         return image
     red, green, blue = (image[..., channel].astype(np.uint32) for channel in range(3))

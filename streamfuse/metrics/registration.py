@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamfuse.errors import DataError
-from streamfuse.frame import Flow, Image8
+from streamfuse.frame import Flow, Image8, Mask
 from streamfuse.metrics import similarity, standard
 from streamfuse.metrics.picture import Floats, Grey, Picture, pictures, remembered, values
 from streamfuse.metrics.similarity import MS_SSIM_MIN_SIDE
@@ -113,21 +113,29 @@ def ncc(truth: Grey, registered: Grey) -> float:
     return float(np.mean(_box_covariance(t, r) ** 2 / (variances + NCC_REGULARISER)))
 
 
-def endpoint_error(flow: Flow, truth: Flow, *, judged: npt.NDArray[np.bool_] | None = None) -> EndpointError:
+def _mask(mask: npt.NDArray[np.bool_] | Mask | None, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    if mask is None:
+        return np.ones(shape, dtype=bool)
+    if np.shape(mask) != shape:
+        raise DataError(f"the mask is {np.shape(mask)}, what it is for is {shape}")
+    return np.asarray(mask, dtype=bool)
+
+
+def endpoint_error(
+    flow: Flow, truth: Flow, *, judged: npt.NDArray[np.bool_] | Mask | None = None
+) -> EndpointError:
     """Distance between an estimated and the known pull field.
 
     Args:
         flow, truth: (H, W, 2), channels (dx, dy), pixels.
-        judged: (H, W), the pixels to count; None: all.
+        judged: (H, W), bool or 0 and other values, the pixels to count; None: all.
 
     Raises:
         DataError: shapes differ, or values to be counted are not finite.
     """
     if flow.shape != truth.shape or flow.ndim != 3 or flow.shape[2] != 2:
         raise DataError(f"fields must have one shape (H, W, 2), got {flow.shape} against {truth.shape}")
-    where = np.ones(flow.shape[:2], dtype=bool) if judged is None else judged
-    if where.shape != flow.shape[:2]:
-        raise DataError(f"the mask is {where.shape}, the fields are {flow.shape[:2]}")
+    where = _mask(judged, flow.shape[:2])
     error = np.hypot(*np.moveaxis(flow.astype(np.float64) - truth, -1, 0))
     if not np.isfinite(error[where]).all():
         raise DataError("a displacement field holds values that are not finite")
@@ -194,7 +202,7 @@ def _local_correlation(a: Floats, b: Floats) -> Floats:
 
 
 def picture_endpoint_error(
-    truth: Grey, registered: Grey, *, known: npt.NDArray[np.bool_] | None = None
+    truth: Grey, registered: Grey, *, known: npt.NDArray[np.bool_] | Mask | None = None
 ) -> EndpointError:
     """Displacement left in a registered picture, by dense flow from the true picture of that modality.
 
@@ -203,7 +211,10 @@ def picture_endpoint_error(
 
     Args:
         truth, registered: 8-bit grey (H, W) of one modality and one size, sides >= 41.
-        known: (H, W), where the true picture is to be trusted; None: everywhere.
+        known: (H, W), bool or 0 and other values, where the true picture is to be trusted; None: everywhere.
+
+    Raises:
+        DataError: a picture is not 8-bit grey, or shapes differ.
     """
     t, r = pictures(truth, registered, min_side=EPE_MIN_SIDE)
     there, back = same_modality_flow(t, r), same_modality_flow(r, t)
@@ -211,7 +222,7 @@ def picture_endpoint_error(
     found = pulled(r.pixels.astype(np.float32), there).astype(np.float64)
     alike = _local_correlation(values(t), found) > MIN_CORRELATION
     error = np.hypot(there[..., 0], there[..., 1]).astype(np.float64)
-    judged = _judged(t) if known is None else _judged(t) & known
+    judged = _judged(t) & _mask(known, t.shape)
     return _summary(error, judged, (round_trip <= MAX_ROUND_TRIP) & alike)
 
 
