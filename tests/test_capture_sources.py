@@ -297,7 +297,7 @@ BAD_CODE = {
     "OpenCV's pair": ([(True, media.picture(0))], r"picture 0 comes with True; .* cv2\.VideoCapture\.read"),
     "four channels": ([media.picture(0), np.zeros((4, 4, 4), np.uint8)], "picture 1 is uint8"),
     "text": (["abc"], "picture 0 is str"),
-    "raises": (_broken_code, "ZeroDivisionError: camera exploded"),
+    "raises": (_broken_code, "source _broken_code: ZeroDivisionError: camera exploded"),
     "no colon": ("somewhere", "must read 'package.module:name'"),
     "no module": ("no.such.module:frames", "No module named 'no'"),
     "no name": ("math:frames", "has no attribute 'frames'"),

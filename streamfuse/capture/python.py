@@ -61,9 +61,10 @@ class PythonSource:
         self.live = options.live
         self._options = options
         self._clock = clock
-        self._name = (
-            repr(options.frames) if isinstance(options.frames, str) else type(options.frames).__name__
-        )
+        frames = options.frames
+        self._name = getattr(frames, "__qualname__", type(frames).__name__)
+        if isinstance(frames, str):
+            self._name = repr(frames)
         self._read_before: Iterator[Any] | None = None
         self._pictures: Iterator[RawFrame] = iter(())
 

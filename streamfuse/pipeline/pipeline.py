@@ -55,7 +55,8 @@ class Pipeline:
     ```
 
     Iterating drives the run; `run()` iterates for you; leaving the `with` block ends it. Sinks that own a
-    window are served on the thread that iterates, all others on threads of their own. A pipeline runs once.
+    window are served on the thread that iterates, all others on threads of their own. A run with sinks ends
+    when all of them have failed, see `failed_sinks`. A pipeline runs once.
 
     Args:
         share: of the rigs of this process, see `Rigs`; None: this is the only one.
@@ -113,7 +114,8 @@ class Pipeline:
 
         Args:
             config: a YAML file, the same as a mapping, or a validated `Config`.
-            ir, vis: any iterable or callable giving pictures: the configured sources' `frames`.
+            ir, vis: any iterable or callable giving pictures: the configured sources' `frames`, see
+                `capture.python.PythonOptions`. Colour is RGB; a callable gives None at the end.
             sinks: callables that take each fused frame, beside the configured sinks.
 
         Raises:
@@ -168,7 +170,7 @@ class Pipeline:
 
     @property
     def failed_sinks(self) -> dict[str, SinkError]:
-        """The sinks that ended early, and why."""
+        """The sinks that ended early, and why; what a callable raised is the error's `__cause__`."""
         return self._outputs.failed
 
     def report(self) -> Report:

@@ -54,7 +54,8 @@ class Message:
     lost: int = 0
 
     def age_ns(self, now_ns: int) -> int:
-        """Time since capture (since publication, for recordings) at a local monotonic time."""
+        """Time since capture (since publication, for recordings), at a local monotonic time such as
+        `time.monotonic_ns()`."""
         return self.delay_ns + now_ns - self.received_ns
 
     @property
