@@ -10,7 +10,7 @@ from streamfuse.calibration.calibration import RigCalibration
 from streamfuse.calibration.clips import matched_pairs
 from streamfuse.calibration.estimate import estimate_calibration
 from streamfuse.cli import main
-from streamfuse.errors import CalibrationError
+from streamfuse.errors import CalibrationError, DataError
 from streamfuse.fusion.colour import luma
 from streamfuse.sampling import pixel_grid
 from streamfuse.synth.options import RigOptions, SceneOptions
@@ -97,3 +97,10 @@ def test_the_command_writes_what_a_run_reads(tmp_path: Path, capsys: pytest.Capt
 
 def test_too_few_frames_asked_for(tmp_path: Path) -> None:
     assert main(["calibrate", "a.mkv", "b.mkv", "-o", str(tmp_path / "r.yaml"), "--frames", "0"]) == 2
+
+
+@pytest.mark.parametrize("wrong", [np.zeros((96, 128, 3), np.uint8), np.zeros((96, 128))])
+def test_pictures_that_are_not_8_bit_grey_are_named(wrong: np.ndarray) -> None:
+    """RGB was called too small, floats were said not to agree."""
+    with pytest.raises(DataError, match=r"pair 0: visible luma is .*; must be uint8 \(H, W\)"):
+        estimate_calibration([(np.zeros((96, 128), np.uint8), wrong)])

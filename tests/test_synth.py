@@ -211,6 +211,7 @@ def test_displacement_and_coordinates_say_the_same() -> None:
 def test_without_bend_and_parallax_the_homography_is_the_whole_truth() -> None:
     scene = scene_of(elastic_px=0.0, baseline_m=(0.0, 0.0), roll_deg=3.0)
     truth, h = scene.truth(2.0), scene.homography(2.0)
+    assert repr(truth) == "Truth(640x480)"
     for x, y in ((10, 20), (320, 240), (600, 470)):
         u, v, w = h @ (x, y, 1.0)
         assert truth.ir_coordinates[y, x] == pytest.approx((u / w, v / w), abs=1e-2)

@@ -24,7 +24,7 @@ import numpy.typing as npt
 import scipy.fft
 
 from streamfuse.calibration.calibration import RigCalibration
-from streamfuse.errors import CalibrationError
+from streamfuse.errors import CalibrationError, DataError
 from streamfuse.frame import Image8
 from streamfuse.registration.block_match import BlockScores, CellSums, block_scores, correlate_cells
 from streamfuse.registration.gradient_maps import gradient_maps, reduced, working_size
@@ -111,10 +111,15 @@ def estimate_calibration(
         model: of the visible-to-infrared mapping.
 
     Raises:
+        DataError: a picture is not uint8 (H, W).
         CalibrationError: no pairs, sizes change, or the evidence is too weak, and what to do about it.
     """
     if not pairs:
         raise CalibrationError("no pairs of frames to calibrate from: the clips do not overlap in time")
+    for i, pair in enumerate(pairs):
+        for name, image in zip(("infrared", "visible luma"), pair, strict=True):
+            if image.dtype != np.uint8 or image.ndim != 2:
+                raise DataError(f"pair {i}: {name} is {image.dtype} {image.shape}; must be uint8 (H, W)")
     ir_shape, vis_shape = pairs[0][0].shape, pairs[0][1].shape
     if any(ir.shape != ir_shape or vis.shape != vis_shape for ir, vis in pairs):
         raise CalibrationError("the picture size changes within a clip: calibrate from one recording")

@@ -25,8 +25,9 @@ class Source(Protocol):
         ...
 
     def read(self) -> RawFrame | None:
-        """The next picture; None at the end of the stream. Raises SourceInterrupted when a live source
-        went quiet or broke, SourceError when nothing will help."""
+        """The next picture; None at the end of the stream. It is kept and not copied: the next one needs an
+        array of its own. Raises SourceInterrupted when a live source went quiet or broke, SourceError when
+        nothing will help."""
         ...
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ class Fuser(Protocol):
 
         Args:
             ir: uint8 (H, W), registered infrared (border replicated outside `valid`).
-            vis: uint8 (H, W), visible luma.
+            vis: uint8 (H, W), visible luma. Neither may be changed: both are used further.
             valid: uint8 (H, W), 255 where `ir` holds picture. Outside it the caller puts the visible luma
                 back; a fuser may use it to keep invalid infrared from bleeding in.
 

@@ -17,11 +17,11 @@ import cv2
 import numpy as np
 from pydantic import Field
 
-from streamfuse.errors import DataError
 from streamfuse.flow import nearest_affine
 from streamfuse.frame import Image8, Mask, Registration, Status
 from streamfuse.registration.block_match import block_scores, correlate_cells
 from streamfuse.registration.gradient_maps import gradient_maps, reduced, working_size
+from streamfuse.registration.registrar import check_pictures
 from streamfuse.registration.smooth_fit import (
     agreement,
     attract,
@@ -107,9 +107,8 @@ class BlocksRegistrar:
     def register(
         self, ir: Image8, vis: Image8, *, valid: Mask | None = None, prior: Registration | None = None
     ) -> Registration:
-        """See `Registrar.register`; the field is an affine matrix. DataError: the sizes differ."""
-        if ir.shape != vis.shape or ir.ndim != 2:
-            raise DataError(f"infrared {ir.shape} and visible {vis.shape} must be grey and of one size")
+        """See `Registrar.register`; the field is an affine matrix. DataError: see `check_pictures`."""
+        check_pictures(ir, vis)
         if min(vis.shape) < MIN_SIDE:
             return _off(f"the picture is smaller than {MIN_SIDE} pixels")
         pair = _Pair(ir, vis, valid)

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from streamfuse.errors import DataError
 from streamfuse.flow import nearest_affine
 from streamfuse.frame import Image8, Mask, Registration, Status
 from streamfuse.registration.gradient_maps import reduced, working_size
+from streamfuse.registration.registrar import check_pictures
 from streamfuse.registration.trust import Trust
 from streamfuse.registry import Options
 from streamfuse.sampling import Matrix, resize_matrix
@@ -63,9 +63,8 @@ class EccRegistrar:
     def register(
         self, ir: Image8, vis: Image8, *, valid: Mask | None = None, prior: Registration | None = None
     ) -> Registration:
-        """See `Registrar.register`; the field is a matrix. DataError: the sizes differ."""
-        if ir.shape != vis.shape or ir.ndim != 2:
-            raise DataError(f"infrared {ir.shape} and visible {vis.shape} must be grey and of one size")
+        """See `Registrar.register`; the field is a matrix. DataError: see `check_pictures`."""
+        check_pictures(ir, vis)
         if min(vis.shape) < MIN_SIDE:
             return _off(f"the picture is smaller than {MIN_SIDE} pixels")
         size = working_size(vis.shape, self._options.longest)

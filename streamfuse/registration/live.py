@@ -32,7 +32,7 @@ from streamfuse.nn.models import load_model
 from streamfuse.nn.precision import Precision, is_reduced, reduced_precision
 from streamfuse.registration.fit import LEAST_RENEWED, evidence, holding, supported
 from streamfuse.registration.live_geometry import Geometries, Geometry, interleaved
-from streamfuse.registration.registrar import Search
+from streamfuse.registration.registrar import Search, check_pictures
 from streamfuse.registration.working import normalise, sample, to_working
 from streamfuse.registry import Options
 from streamfuse.spans import span
@@ -183,10 +183,11 @@ class LiveRegistrar:
     ) -> Iterator[Attempt | None]:
         """All the work on a pair; None where another frame's work may come between, in the end what came of
         it. beside: has the visible picture looked at, in the order of the calls."""
-        if ir.shape != vis.shape or ir.ndim != 2 or min(ir.shape) < MIN_SIDE:
+        check_pictures(ir, vis)
+        if min(vis.shape) < MIN_SIDE:
             raise DataError(
-                f"registration needs grey pictures of one size of at least {MIN_SIDE} x {MIN_SIDE}, "
-                f"got infrared {ir.shape} and visible {vis.shape}"
+                f"the registrar 'live' needs a visible picture of at least {MIN_SIDE} x {MIN_SIDE}, got "
+                f"{vis.shape[1]} x {vis.shape[0]}; 'none' takes any"
             )
         return self._passes(self._at(ir.shape), ir, vis, valid, beside, prior)
 

@@ -3,6 +3,9 @@
 from collections.abc import Iterator
 from typing import ClassVar, Protocol, runtime_checkable
 
+import numpy as np
+
+from streamfuse.errors import DataError
 from streamfuse.frame import Image8, Mask, Registration
 from streamfuse.registry import Options
 
@@ -27,7 +30,7 @@ class Registrar(Protocol):
 
         Args:
             ir: uint8 (H, W), infrared brought into visible geometry by the rig calibration.
-            vis: uint8 (H, W), full-range BT.601 luma of the visible picture.
+            vis: uint8 (H, W), full-range BT.601 luma of the visible picture. Neither may be changed.
             valid: uint8 (H, W), 255 where `ir` holds picture, 0 where the sensor did not look; None: all.
             prior: a field to refine, such as that of the previous frame: only its neighbourhood is searched
                 and whether to try again cold is the caller's decision. None: cold.
@@ -37,6 +40,15 @@ class Registrar(Protocol):
             and the identity when nothing could be matched.
         """
         ...
+
+
+def check_pictures(ir: Image8, vis: Image8) -> None:
+    """Raise DataError unless both are uint8 (H, W) of one size."""
+    if not (ir.dtype == vis.dtype == np.uint8 and ir.ndim == 2 and ir.shape == vis.shape):
+        raise DataError(
+            f"registrars take uint8 (H, W) pictures of one size; infrared is {ir.dtype} {ir.shape}, "
+            f"visible is {vis.dtype} {vis.shape}"
+        )
 
 
 Search = Iterator[Registration | None]

@@ -46,6 +46,10 @@ class Truth:
     person: Mask
     inverse_depth: Flow
 
+    def __repr__(self) -> str:
+        height, width = self.valid.shape
+        return f"Truth({width}x{height})"
+
 
 class Scene:
     """Frames and truth as pure functions of time. Times are true times in seconds from the scene's start.
