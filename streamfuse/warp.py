@@ -6,7 +6,6 @@ import cv2
 import numpy as np
 
 from streamfuse.calibration.calibration import RigCalibration
-from streamfuse.errors import DataError
 from streamfuse.flow import looked_up, resample, to_flow
 from streamfuse.frame import Flow, Image8, Image16, Mask, Registration
 from streamfuse.pairing.motion import Compensation
@@ -42,11 +41,7 @@ def warp_infrared(
         CalibrationError: `ir` has not the size the calibration was made for.
         DataError: calibration or flow is for another visible size.
     """
-    if (calibration.vis_size[1], calibration.vis_size[0]) != shape:
-        raise DataError(
-            f"the calibration is for visible pictures of "
-            f"{calibration.vis_size[0]}x{calibration.vis_size[1]}, this one is {shape[1]}x{shape[0]}"
-        )
+    calibration.check_visible(shape)
     if motion is None and registration.matrix is not None and is_identity(registration.matrix):
         return calibration.bring_infrared(ir, sharp=True)
     image, reduction = calibration.prepared(ir)

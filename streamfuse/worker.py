@@ -338,6 +338,7 @@ class Worker:
     def _rig(self, ir: Image8, y: Image8) -> RigCalibration:
         """The rig's calibration, or the plain resize while there is none."""
         if self._calibration is not None:
+            self._calibration.check_visible(y.shape)
             return self._calibration
         ir_size, vis_size = (ir.shape[1], ir.shape[0]), (y.shape[1], y.shape[0])
         known = self._plain_resize

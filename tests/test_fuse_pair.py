@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import streamfuse
+from streamfuse.calibration.calibration import RigCalibration
 from streamfuse.errors import ConfigError, DataError
 from streamfuse.frame import Status
 
@@ -108,3 +109,11 @@ def test_fuse_pair_names_pictures_that_are_too_small(size: tuple[int, int], mode
 
 def test_what_the_package_offers_is_seen() -> None:
     assert set(streamfuse.__all__) <= set(dir(streamfuse))
+
+
+@pytest.mark.parametrize("model", ["none", "blocks"])
+def test_a_calibration_for_other_visible_pictures_is_named(model: str, tmp_path: Path) -> None:
+    RigCalibration.identity(ir_size=(64, 48), vis_size=(128, 96)).save(tmp_path / "rig.yaml")
+    settings = {"calibration": tmp_path / "rig.yaml", "registration": {"model": model}}
+    with pytest.raises(DataError, match="calibration is for visible pictures of 128x96, this one is 64x48"):
+        streamfuse.fuse_pair(GREY, COLOUR, settings=settings)

@@ -287,6 +287,14 @@ class RigCalibration(Options):
                 f"this one is {shape[1]}x{shape[0]}"
             )
 
+    def check_visible(self, shape: tuple[int, ...]) -> None:
+        """Raise DataError unless visible pictures of `shape` (rows, columns) are the rig's."""
+        if (shape[1], shape[0]) != self.vis_size:
+            raise DataError(
+                f"the calibration is for visible pictures of {self.vis_size[0]}x{self.vis_size[1]}, "
+                f"this one is {shape[1]}x{shape[0]}"
+            )
+
     def prepared(self, ir: _Image) -> tuple[_Image, Matrix]:
         """`ir`, averaged down when it is much finer than the visible, and raw pixels -> its pixels.
 

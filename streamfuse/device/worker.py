@@ -40,7 +40,6 @@ from streamfuse.device.program import (
 )
 from streamfuse.device.schedule import Choice, Schedule
 from streamfuse.device.share import DeviceShare
-from streamfuse.errors import DataError
 from streamfuse.frame import Flow, Frame, FramePair, FusedFrame, Image8, Registration, Rung, Status
 from streamfuse.pairing.motion import Compensation
 from streamfuse.pairing.options import MotionMode
@@ -319,8 +318,4 @@ def _colour(image: Image8) -> Image8:
 def _check_sizes(calibration: RigCalibration, ir: Shape, vis: Shape) -> None:
     """Raise CalibrationError or DataError unless the pictures, (rows, columns), are the calibration's."""
     calibration.check_infrared(ir)
-    if (calibration.vis_size[1], calibration.vis_size[0]) != vis:
-        raise DataError(
-            f"the calibration is for visible pictures of "
-            f"{calibration.vis_size[0]}x{calibration.vis_size[1]}, this one is {vis[1]}x{vis[0]}"
-        )
+    calibration.check_visible(vis)
