@@ -23,6 +23,12 @@ def test_pictures_and_sinks_go_with_a_file(tmp_path: Path) -> None:
     assert Pipeline.from_config(path, ir=IR, vis=VIS, sinks=[kept.append]).run().frames_out == len(kept) == 3
 
 
+def test_pictures_take_the_place_of_cameras() -> None:
+    camera = {"kind": "v4l2", "device": "/dev/video0", "rotate": 90}
+    (frame, *_) = Pipeline.from_config(PLAIN | {"sources": {"ir": camera, "vis": camera}}, ir=IR, vis=VIS)
+    assert frame.image.shape == (64, 48, 3)
+
+
 def test_a_mapping_is_left_as_it_was() -> None:
     tree = PLAIN | {"sources": {"ir": {"rotate": 180}}, "sinks": []}
     before = repr(tree)

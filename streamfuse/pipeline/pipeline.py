@@ -16,6 +16,7 @@ from streamfuse.calibration.calibration import RigCalibration
 from streamfuse.calibration.sanity import looks_swapped
 from streamfuse.capture import SOURCES
 from streamfuse.capture.media_time import Pace
+from streamfuse.capture.options import SourceOptions
 from streamfuse.capture.reader import FrameReader
 from streamfuse.capture.thread import CaptureThread
 from streamfuse.clock import NS_PER_MS, Clock, RealClock
@@ -115,7 +116,8 @@ class Pipeline:
         Args:
             config: a YAML file, the same as a mapping, or a validated `Config`.
             ir, vis: any iterable or callable giving pictures: the configured sources' `frames`, see
-                `capture.python.PythonOptions`. Colour is RGB; a callable gives None at the end.
+                `capture.python.PythonOptions`. Colour is RGB; a callable gives None at the end. In the place
+                of a configured camera they keep what all sources share, such as `rotate`.
             sinks: callables that take each fused frame, beside the configured sinks.
 
         Raises:
@@ -134,6 +136,8 @@ class Pipeline:
             tree["sources"] = section(tree, "sources", origin=f"{origin}: ")
             for stream, frames in given.items():
                 options = section(tree["sources"], stream, origin=f"{origin}: sources.")
+                if options.get("kind", "python") != "python":  # a camera stood there, with options of its own
+                    options = {key: options[key] for key in SourceOptions.model_fields if key in options}
                 tree["sources"][stream] = {**options, "kind": "python", "frames": frames}
         if calls:
             configured = tree.get("sinks") or []
