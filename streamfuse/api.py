@@ -17,8 +17,10 @@ def fuse_pair(
     """Register and fuse two pictures, cold, with no state kept.
 
     Args:
-        ir: uint8 or uint16 (H, W), or uint8 (H, W, 3) RGB; any size.
-        vis: uint8 (H, W, 3) RGB, or (H, W) grey.
+        ir: uint8 or uint16 (H, W), or uint8 (H, W, 3) RGB, of another size than `vis` if need be. Sides of 8
+            to 16384 pixels.
+        vis: uint8 (H, W, 3) RGB, or (H, W) grey; OpenCV reads BGR. Sides alike, for the default registrar
+            at least 32.
         settings: configuration sections to change, as in the YAML file:
             `{"registration": {"model": "ecc"}, "calibration": "rig.yaml"}`.
 

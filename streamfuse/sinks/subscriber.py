@@ -99,7 +99,10 @@ class Subscriber:
         self.close()
 
     def latest(self, max_age_s: float) -> Message:
-        """The newest message, at once. Raises StaleError when there is none, or none that young."""
+        """The newest message, at once. Raises StaleError when there is none, or none that young.
+
+        max_age_s: since capture (since publication, for recordings), see `Message.age_ns`.
+        """
         with self._changed:
             message, now = self._latest, self._clock.now_ns()
             if message is None or message.age_ns(now) > max_age_s * NS_PER_S:
