@@ -1,7 +1,9 @@
 """Wire schema v1: golden bytes, an independent reader, and a reader that believes nothing."""
 
+import copy
 import itertools
 import json
+import pickle
 import struct
 from dataclasses import replace
 from typing import Any
@@ -336,3 +338,10 @@ def test_a_replaced_publisher_counts_again_when_its_successor_is_silent() -> Non
     assert not accepted("first", 3.2)
     assert accepted("first", 3.4)
     assert not accepted("second", 3.5)
+
+
+def test_a_message_goes_to_another_process() -> None:
+    message = replace(decode(message_parts(live_frame())), received_ns=5, delay_ns=6, lost=1)
+    for twin in (pickle.loads(pickle.dumps(message)), copy.deepcopy(message)):
+        assert twin == message
+        np.testing.assert_array_equal(twin.image(), message.image())

@@ -109,6 +109,25 @@ class Message:
         )
         return f"Message({self.topic} #{self.seq} [{pictures}])"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # To another process, or a copy: views of received memory cannot be pickled, their bytes can.
+        payloads = tuple(bytes(payload) for payload in self.payloads)
+        return _restored, (self.topic, self.header, payloads, self.received_ns, self.delay_ns, self.lost)
+
+
+def _restored(
+    topic: str,
+    header: dict[str, Any],
+    payloads: tuple[bytes, ...],
+    received_ns: int,
+    delay_ns: int,
+    lost: int,
+) -> Message:
+    views = tuple(memoryview(payload) for payload in payloads)
+    return Message(
+        topic=topic, header=header, payloads=views, received_ns=received_ns, delay_ns=delay_ns, lost=lost
+    )
+
 
 def decode(parts: list[bytes]) -> Message:
     """Read a message of several parts, or of one in the packed variant.
