@@ -95,6 +95,29 @@ def test_a_search_is_not_disturbed_by_the_frames_beside_it(street: tuple[Image8,
     np.testing.assert_array_equal(pieces[-1].flow, whole.flow)
 
 
+INTERRUPTED = """
+import gc, os, signal
+import numpy as np
+from streamfuse.registration.live import LiveOptions, LiveRegistrar
+for _ in range(2):
+    registrar = LiveRegistrar(LiveOptions(precision="float32"))
+    registrar.prepare((64, 96), backend="openvino")
+    del registrar
+    gc.collect()
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@needs_openvino
+def test_an_interrupt_after_openvino_was_dropped_is_an_interrupt() -> None:
+    """It leaves a stack for signal handlers behind, which has to outlive it."""
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
+
+
 @pytest.mark.parametrize(
     ("eager_ms", "openvino_ms", "chosen"), [(20, 15, "openvino"), (20, 25, "eager"), (20, 19.8, "eager")]
 )

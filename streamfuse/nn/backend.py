@@ -12,7 +12,8 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -156,6 +157,16 @@ class _ChannelsLast(nn.Module):
         return features.permute(0, 2, 3, 1)
 
 
+@lru_cache
+def _openvino_core() -> Any:
+    """One for the whole process. Each has a stack for signal handlers of its own and goes back to that of the
+    one before when it ends; were that gone by then, the next signal, such as Ctrl-C, would crash the process.
+    """
+    import openvino
+
+    return openvino.Core()
+
+
 def _by_openvino(part: nn.Module, image: Tensor, *, reduced: bool) -> Part:
     import openvino
     from openvino.frontend import FrontEndManager
@@ -173,7 +184,7 @@ def _by_openvino(part: nn.Module, image: Tensor, *, reduced: bool) -> Part:
     model = front_end.convert(front_end.load(decoder))
     model.inputs[0].get_node().set_partial_shape(openvino.PartialShape(list(image.shape)))
     model.validate_nodes_and_infer_types()
-    compiled = openvino.Core().compile_model(
+    compiled = _openvino_core().compile_model(
         model,
         "CPU",
         {
