@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from streamfuse.capture.agc import BLIND_SHARE, SMALLEST_SPAN, Agc
@@ -169,6 +169,7 @@ def test_after_a_reset_the_next_frame_is_shown_by_its_own_curve(rng: np.random.G
     st.lists(st.tuples(st.integers(0, 65_535), st.integers(0, 3000)), min_size=2, max_size=8),
     st.floats(0.1, 8),
 )
+@example("percentile", [(0, 23), (0, 52)], 0.5)  # half of the counts are clipped, and black by any curve
 @settings(max_examples=40, deadline=None)
 def test_whatever_the_scenes_the_mean_moves_by_the_scene_or_by_the_step(
     mode: str, scenes: list[tuple[int, int]], max_step: float

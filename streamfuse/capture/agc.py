@@ -33,7 +33,7 @@ AIM = 0.95
 SHIFT_HALVINGS = 12
 """Of 255 grey levels: a shift is found to a sixteenth of one."""
 BLIND_SHARE = 0.5
-"""With more of the picture than this in pure black and white the curve in use is of no use."""
+"""With more of the picture than this in black and white for no reason the curve in use is of no use."""
 
 Curve = npt.NDArray[np.float32]
 Counts = npt.NDArray[np.int64]
@@ -68,7 +68,7 @@ class Agc:
         levels = np.flatnonzero(histogram)
         weights = histogram[levels] / raw.size
         wanted = self._propose(histogram)
-        if self._curve is None or _blind(self._curve[levels], weights):
+        if self._curve is None or _blind(self._curve[levels], wanted[levels], weights):
             self._curve = wanted
         else:
             share = self._share(self._curve[levels], wanted[levels], weights)
@@ -125,9 +125,13 @@ def _mean(shown: Curve, weights: Weights) -> float:
     return float(np.sum(weights * np.rint(np.clip(shown, 0, WHITE))))
 
 
-def _blind(shown: Curve, weights: Weights) -> bool:
+def _blind(shown: Curve, wanted: Curve, weights: Weights) -> bool:
+    """Whether most of the picture is lost by the curve in use, and not by the one proposed: counts that are
+    clipped themselves are at an end of both."""
     lost = (shown <= 0) | (shown >= WHITE)
-    return bool(weights[lost].sum() > BLIND_SHARE)
+    darkest, brightest = wanted.min(), wanted.max()
+    told = (darkest < wanted) & (wanted < brightest) if darkest < brightest else np.ones_like(lost)
+    return bool(weights[lost & told].sum() > BLIND_SHARE)
 
 
 def _equalising(histogram: Counts, low: int, high: int) -> Curve:
