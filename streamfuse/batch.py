@@ -176,6 +176,7 @@ def run_batch(tasks: Sequence[Task], *, jobs: int = 1) -> Generator[Outcome]:
             yield run_task(task)
         return
     context = multiprocessing.get_context("spawn")
+    others = multiprocessing.active_children()
     pool = ProcessPoolExecutor(jobs, mp_context=context)
     try:
         futures = {pool.submit(run_task, task): task for task in tasks}
@@ -189,7 +190,8 @@ def run_batch(tasks: Sequence[Task], *, jobs: int = 1) -> Generator[Outcome]:
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         for process in multiprocessing.active_children():
-            process.terminate()
+            if process not in others:  # the caller's own
+                process.terminate()
         raise
     finally:
         pool.shutdown()

@@ -1,6 +1,7 @@
 """`streamfuse` stopped in the middle, on a full disk, with clips that do not belong together."""
 
 import json
+import multiprocessing
 import os
 import resource
 import signal
@@ -17,7 +18,9 @@ import numpy as np
 import pytest
 from recordings import FAST, pictures
 
+from streamfuse.batch import Task, run_batch
 from streamfuse.cli import EXIT_INTERRUPTED, main
+from streamfuse.inputs import Job
 from streamfuse.pictures import write_picture
 from streamfuse.spans import Trace
 
@@ -178,6 +181,25 @@ def _group_lives(group: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def test_a_batch_that_is_left_spares_the_processes_of_the_caller(noise: Path) -> None:
+    own = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(120,))
+    own.start()
+    try:
+        tasks = []
+        for name in ("a", "b"):
+            streams = {stream: str(noise / stream / f"{name}.png") for stream in ("ir", "vis")}
+            job = Job(name=name, **streams)
+            tasks.append(Task(job=job, output=noise / f"{name}.png", pictures=True))
+        outcomes = run_batch(tasks, jobs=2)
+        next(outcomes)
+        outcomes.close()
+        own.join(1)
+        assert own.exitcode is None
+    finally:
+        own.kill()
+        own.join()
 
 
 def test_clips_that_do_not_meet_in_time_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
