@@ -33,6 +33,45 @@ class OpenOutput:
         return os.fstat(self._descriptor).st_nlink
 
 
+class LineFile:
+    """A text file that is written a line at a time, so that a killed run keeps all of them.
+
+    Args:
+        what: it is called in messages.
+
+    Raises:
+        SinkError: it cannot be written, as every method does.
+    """
+
+    def __init__(self, path: Path, *, what: str) -> None:
+        self._path, self._what = path, what
+        try:
+            self._file = path.open("w", encoding="utf-8", newline="")
+            self._presence = OpenOutput(path)
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def write(self, line: str) -> None:
+        """Write a line with its end."""
+        self._presence.check()
+        try:
+            self._file.write(line)
+            self._file.flush()
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def close(self) -> None:
+        """May be called twice."""
+        self._presence.close()
+        try:
+            self._file.close()
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error: OSError) -> SinkError:
+        return SinkError(f"{self._path}: the {self._what} cannot be written: {error.strerror}")
+
+
 def check_writable(*paths: Path | str | None) -> None:
     """Make the folders of these files and prove that each can be written, leaving it as it is.
 

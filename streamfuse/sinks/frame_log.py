@@ -2,12 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import IO, Any, ClassVar
+from typing import Any, ClassVar
 
 from streamfuse.clock import Clock
-from streamfuse.errors import SinkError
 from streamfuse.frame import Frame, FusedFrame
-from streamfuse.outputs import OpenOutput
+from streamfuse.outputs import LineFile
 from streamfuse.registry import Options
 
 
@@ -22,37 +21,21 @@ class FrameLogSink:
 
     def __init__(self, options: FrameLogOptions, *, clock: Clock) -> None:
         self._path = options.path
-        self._file: IO[str] | None = None
-        self._presence: OpenOutput | None = None
+        self._file: LineFile | None = None
 
     def open(self) -> None:
-        if self._file is not None:
-            return
-        try:
-            self._file = self._path.open("w", encoding="utf-8")
-            self._presence = OpenOutput(self._path)
-        except OSError as error:
-            raise SinkError(f"{self._path}: the frame log cannot be written: {error.strerror}") from error
+        if self._file is None:
+            self._file = LineFile(self._path, what="frame log")
 
     def write(self, frame: FusedFrame) -> None:
         self.open()
         assert self._file is not None
-        assert self._presence is not None
-        self._presence.check()
-        try:
-            self._file.write(json.dumps(describe_frame(frame)) + "\n")
-            self._file.flush()
-        except OSError as error:
-            raise SinkError(f"{self._path}: the frame log cannot be written: {error.strerror}") from error
+        self._file.write(json.dumps(describe_frame(frame)) + "\n")
 
     def close(self) -> None:
         file, self._file = self._file, None
-        if file is not None and self._presence is not None:
-            self._presence.close()
-            try:
-                file.close()
-            except OSError as error:
-                raise SinkError(f"{self._path}: the frame log cannot be written: {error.strerror}") from error
+        if file is not None:
+            file.close()
 
 
 def describe_frame(frame: FusedFrame) -> dict[str, Any]:

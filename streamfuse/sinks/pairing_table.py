@@ -2,12 +2,11 @@
 
 import csv
 from pathlib import Path
-from typing import IO, Any, ClassVar
+from typing import Any, ClassVar
 
 from streamfuse.clock import NS_PER_MS, Clock
-from streamfuse.errors import SinkError
 from streamfuse.frame import FusedFrame
-from streamfuse.outputs import OpenOutput
+from streamfuse.outputs import LineFile
 from streamfuse.registry import Options
 
 COLUMNS = (
@@ -37,50 +36,35 @@ class PairingTableSink:
 
     def __init__(self, options: PairingTableOptions, *, clock: Clock) -> None:
         self._path = options.path
-        self._file: IO[str] | None = None
-        self._presence: OpenOutput | None = None
+        self._file: LineFile | None = None
         self._rows: Any = None
 
     def open(self) -> None:
-        if self._file is not None:
-            return
-        try:
-            self._file = self._path.open("w", encoding="utf-8", newline="", buffering=1)
-            self._presence = OpenOutput(self._path)
+        if self._file is None:
+            self._file = LineFile(self._path, what="pairing table")
             self._rows = csv.writer(self._file)
             self._rows.writerow(COLUMNS)
-        except OSError as error:
-            raise SinkError(f"{self._path}: the pairing table cannot be written: {error.strerror}") from error
 
     def write(self, frame: FusedFrame) -> None:
         self.open()
-        assert self._presence is not None
-        self._presence.check()
         pair = frame.pair
         ir = (None, None, None) if pair.ir is None else (pair.ir.seq, pair.ir.pts, pair.ir.t_capture)
-        try:
-            self._rows.writerow(
-                (
-                    frame.seq,
-                    pair.vis.seq,
-                    pair.vis.pts,
-                    pair.vis.t_capture,
-                    *ir,
-                    pair.dt_ns / NS_PER_MS if pair.ir is not None else None,
-                    pair.window_ns / NS_PER_MS,
-                    pair.offset_ns / NS_PER_MS,
-                    int(pair.held),
-                    pair.reason,
-                )
+        self._rows.writerow(
+            (
+                frame.seq,
+                pair.vis.seq,
+                pair.vis.pts,
+                pair.vis.t_capture,
+                *ir,
+                pair.dt_ns / NS_PER_MS if pair.ir is not None else None,
+                pair.window_ns / NS_PER_MS,
+                pair.offset_ns / NS_PER_MS,
+                int(pair.held),
+                pair.reason,
             )
-        except OSError as error:
-            raise SinkError(f"{self._path}: the pairing table cannot be written: {error.strerror}") from error
+        )
 
     def close(self) -> None:
         file, self._file = self._file, None
-        if file is not None and self._presence is not None:
-            self._presence.close()
-            try:
-                file.close()
-            except OSError as error:
-                raise SinkError(f"{self._path}: the table cannot be written: {error.strerror}") from error
+        if file is not None:
+            file.close()
